@@ -1,0 +1,10 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""Objectives and engines: differentiable bounds for any Pyro model and guide."""
+
+from .importance_weighted import ImportanceWeightedELBO
+from .log_weights import LogWeights, log_weights
+from .mean_field import MeanFieldELBO
+from .objective import Objective
+
+__all__ = ["ImportanceWeightedELBO", "LogWeights", "MeanFieldELBO", "Objective", "log_weights"]
