@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 # Each process computes with one thread, and pytest runs WORKERS processes: on small tensors two
 # threads of one process wait for each other longer than they compute.
 WORKERS ?= 2
-DEMO_THREADS ?= 2
+DEMO_THREADS ?= 1
 PYTEST_ARGS ?=
 # What `make reproduce` passes to each script, for instance REPRODUCE_ARGS="--device cuda".
 REPRODUCE_ARGS ?=
