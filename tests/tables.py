@@ -139,7 +139,8 @@ class PairRow:
     """A model/guide pair and data for it.
 
     `data` makes data of a shape, `context` the further arguments for a batch shape. Parameters are
-    random: a zero would hide a wrong sign. `reparametrized` says that every latent is.
+    random: a zero would hide a wrong sign. `reparametrized` says that every latent is, `has_means`
+    that the distributions have means in closed form.
     """
 
     name: str
@@ -148,6 +149,7 @@ class PairRow:
     data: Callable[[Shape], torch.Tensor]
     context: tuple[Callable[[Shape], torch.Tensor], ...] = field(default=())
     reparametrized: bool = True
+    has_means: bool = True
 
     def make(self) -> Any:
         return self.build()
@@ -174,6 +176,15 @@ def trained_prior() -> Any:
 def student_posterior(context: torch.Tensor) -> Any:
     loc, scale = context.chunk(2, -1)
     return dist.StudentT(5.0, loc, scale.exp())
+
+
+def conditional_flow_vae() -> VAE:
+    """Return a pair whose posterior is one of Pyro's conditional flows, which are no modules."""
+    base = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
+    warp = dist.transforms.conditional_affine_autoregressive(2, context_dim=5, hidden_dims=[8])
+    swap = dist.transforms.Permute(torch.tensor([1, 0]))
+    flow = dist.ConditionalTransformedDistribution(base, [warp, swap])
+    return VAE(MLP(3, (8,), 5, activation=nn.Tanh), MLP(2, (8,), 3), 2, posterior=flow)
 
 
 def poisson_vae() -> VAE:
@@ -250,6 +261,7 @@ PAIRS = [
         partial(levels, 5),
     ),
     PairRow("vae_poisson_trained_prior", VAE, poisson_vae, counts),
+    PairRow("vae_conditional_flow", VAE, conditional_flow_vae, binary, has_means=False),
     PairRow("vae_conv_transposed", VAE, partial(conv_vae, "transposed"), binary),
     PairRow("vae_conv_unpool", VAE, partial(conv_vae, "unpool"), binary),
     PairRow(

@@ -66,6 +66,7 @@ def test_a_notebook_is_the_rendering_of_its_script(script: Path) -> None:
         pytest.skip(f"{notebook.name} is not rendered here: make notebooks")
     assert code_cells(notebook) == code_cells(script), "the script changed: make notebooks"
     assert '"image/png"' in notebook.read_text()
+    assert "site-packages" not in notebook.read_text(), "it names a folder of a machine"
     assert notebook.stat().st_size < 1_000_000
 
 

@@ -160,13 +160,14 @@ history = fit(
     num_epochs=epochs(100),
     batch_size=64,
     held_out=data.x_test,
-    checkpoint="flat.ckpt",
+    checkpoint=PICTURES / "flat.ckpt",
     progress=False,
 )
 show(plots.history(history), "history")
 
 # %% [markdown]
-# Run it again with more epochs, and it goes on from `flat.ckpt`. With two latent dimensions we can
+# Run the cells again with more epochs, and it goes on from `flat.ckpt`; delete the file to start
+# anew. With two latent dimensions we can
 # look at the whole code: where each test digit lies, and what each place decodes to (equal steps of
 # prior probability, as in figure 4 of Kingma and Welling).
 

@@ -52,6 +52,13 @@ def execute(source: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def drop_warnings(notebook: nbformat.NotebookNode) -> None:
+    """Take out what cells wrote to standard error: it names folders of this machine."""
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+
+
 def count_pictures(notebook: nbformat.NotebookNode) -> int:
     """Return how many pictures the cells of an executed notebook show."""
     outputs = (out for cell in notebook.cells for out in cell.get("outputs", ()))
@@ -73,6 +80,7 @@ def render(source: Path, max_bytes: int = MAX_BYTES) -> Path:
         nbclient.exceptions.CellExecutionError: If a cell fails.
     """
     notebook = execute(source)
+    drop_warnings(notebook)
     if count_pictures(notebook) == 0:
         raise ValueError(f"{source}: no cell shows a picture; end a cell with a figure")
     text = nbformat.writes(notebook)

@@ -2,14 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test error of M2 on MNIST with 100 labels beside Kingma et al. (2014).
 
-    python benchmarks/reproduce/m2.py              # 30 epochs, one run
-    python benchmarks/reproduce/m2.py --seeds 0,1,2 --epochs 100
+    python benchmarks/reproduce/m2.py             # 15 epochs, one seed
+    python benchmarks/reproduce/m2.py --seeds 0,1,2 --epochs 1000 --alphas 0.1
 
 MNIST comes from the folder that ``PYRO_DEEPGEN_DATA`` names; images are binarised anew at each
 presentation (test images by the threshold one half). Ten labels a class are drawn with the seed;
 all 60,000 training images serve without labels. One hidden layer of 500 softplus units in each
-network and 50 latent dimensions, as in the paper. Each run has a checkpoint in ``--folder`` and
-resumes; the table goes to ``benchmarks/reproduce/results/m2.md``.
+network and 50 latent dimensions, as in the paper.
+
+Training starts with ``--warmup-steps`` steps on the labelled data alone, the classifier's term at
+weight 10: from a random start, the classes that the data without labels form are not the digits (30
+epochs of the objective alone left the error at 43 %). The error after these steps is that of the
+labels alone, a column of the table. Each run has a checkpoint in ``--folder`` and resumes; the
+table goes to ``benchmarks/reproduce/results/m2.md``.
 """
 
 from __future__ import annotations
@@ -61,44 +66,68 @@ class SemiSupervisedLoss(nn.Module):
         return self.elbo(x) + share * labelled
 
 
-def run(seed: int, args: argparse.Namespace) -> tuple[float, float, float]:
-    """Train once: test error in percent, minutes, and the training loss at the end."""
+def test_error(pair: SemiSupervisedVAE, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Classification error in percent, in evaluation mode."""
+    pair.eval()
+    with torch.no_grad():
+        guess = pair.classify((x > 0.5).float()).argmax(-1)
+    pair.train()
+    return 100 * float((guess != y).double().mean())
+
+
+def warm_up(
+    loss: SemiSupervisedLoss, pair: SemiSupervisedVAE, optimizer: torch.optim.Optimizer, steps: int
+) -> None:
+    """Train on the labelled data alone."""
+    weight, pair.classification_weight = pair.classification_weight, 10.0
+    with pyro.settings.context(module_local_params=True):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (loss.elbo(torch.bernoulli(loss.x), loss.y) / len(loss.y)).backward()
+            optimizer.step()
+    pair.classification_weight = weight
+
+
+def run(seed: int, alpha: float, args: argparse.Namespace) -> tuple[float, float, float]:
+    """Train once: test error after the labels alone and at the end, in percent, and minutes."""
     pyro.set_rng_seed(seed)
     data = mnist(protocol="gray")
     order = torch.randperm(len(data.x_train))
     labels = data.y_train[order]
     chosen = torch.cat([order[labels == c][: args.labels // 10] for c in range(10)])
     num_data = len(data.x_train)
-    weight = 0.1 * num_data / len(chosen)
+    weight = alpha * num_data / len(chosen)
     pair = semi_supervised_vae((1, 28, 28), 50, 10, classification_weight=weight)
     pair.to(args.device)
     x, y = data.x_train.to(args.device), data.y_train.to(args.device)
     loss = SemiSupervisedLoss(pair, x[chosen], y[chosen], num_data, args.labels_per_step)
     optimizer = torch.optim.Adam(loss.parameters(), 1e-3, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs, eta_min=1e-4)
+    x_test, y_test = data.x_test.to(args.device), data.y_test.to(args.device)
+    loss.to(args.device)
+    warm_up(loss, pair, optimizer, args.warmup_steps)
+    labels_alone = test_error(pair, x_test, y_test)
     history = fit(
-        loss.to(args.device),
+        loss,
         x,
         optimizer,
         num_epochs=args.epochs,
         batch_size=100,
         transform=Binarize("dynamic", validate_args=False),
         scheduler=decay,
-        checkpoint=args.folder / f"m2-{args.labels}-{args.epochs}-{seed}.pt",
+        checkpoint=args.folder / f"m2-{args.labels}-{args.epochs}-{alpha:g}-{seed}.pt",
         checkpoint_every=200,
         label="bound",
     )
-    pair.eval()
-    with torch.no_grad():
-        guess = pair.classify((data.x_test > 0.5).float().to(args.device)).argmax(-1).cpu()
-    error = 100 * float((guess != data.y_test).double().mean())
-    return error, history.seconds / 60, history.train[-1]
+    return labels_alone, test_error(pair, x_test, y_test), history.seconds / 60
 
 
 def main() -> None:
     """Train for each seed and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--warmup-steps", type=int, default=600)
+    parser.add_argument("--alphas", default="0.1", help="0.1 is the paper's")
     parser.add_argument("--labels", type=int, default=100)
     parser.add_argument("--labels-per-step", type=int, default=20)
     parser.add_argument("--seeds", default="0")
@@ -115,19 +144,23 @@ def main() -> None:
         "# M2 on MNIST with few labels",
         "",
         f"Command: `python benchmarks/reproduce/m2.py --epochs {args.epochs} --labels {args.labels}"
-        f" --seeds {args.seeds}`. Dynamic binarisation; test images by the threshold one half. "
+        f" --alphas {args.alphas} --seeds {args.seeds} --warmup-steps {args.warmup_steps}`. "
+        "Dynamic binarisation; test images by the threshold one half. "
         f"Device: {device} ({platform.machine()}, {args.threads} thread(s)), torch "
         f"{torch.__version__}. Published: Kingma, Rezende, Mohamed, Welling 2014, table 1.",
         "",
-        "| seed | labels | epochs | test error, % | published, % | training loss | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| weight of the classifier | seed | labels | error of the labels alone, % | epochs "
+        "| test error, % | published, % | minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for seed in map(int, args.seeds.split(",")):
-        error, minutes, loss = run(seed, args)
-        lines.append(
-            f"| {seed} | {args.labels} | {args.epochs} | {error:.2f} | "
-            f"{PAPER if args.labels == 100 else ''} | {loss:.2f} | {minutes:.1f} |"
-        )
+    published = PAPER if args.labels == 100 else ""
+    for alpha in map(float, args.alphas.split(",")):
+        for seed in map(int, args.seeds.split(",")):
+            before, error, minutes = run(seed, alpha, args)
+            lines.append(
+                f"| {alpha:g} N / labels | {seed} | {args.labels} | {before:.2f} | {args.epochs} "
+                f"| {error:.2f} | {published if alpha == 0.1 else ''} | {minutes:.1f} |"
+            )
     text = "\n".join(lines) + "\n"
     print(text)
     results = HERE / "results"

@@ -95,10 +95,10 @@ def digits(protocol: str = "gray", seed: int = 0, *, dtype: torch.dtype = torch.
 
 
 def mnist(
-    folder: str | os.PathLike[str] | None = None,
     protocol: str = "gray",
     seed: int = 0,
     *,
+    folder: str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Dataset:
     """MNIST, in its standard split of 60,000 and 10,000.
@@ -107,9 +107,9 @@ def mnist(
     IDX files (``train-images-idx3-ubyte``, ..., plain or with ``.gz``).
 
     Args:
-        folder: The folder to read; ``None`` is the one that ``PYRO_DEEPGEN_DATA`` names.
         protocol: As in :func:`digits`; ``"gray"`` has 256 levels, as k / 255.
         seed: The seed of the protocol.
+        folder: The folder to read; ``None`` is the one that ``PYRO_DEEPGEN_DATA`` names.
         dtype: The dtype of the images.
 
     Returns:
@@ -125,7 +125,7 @@ def mnist(
 
     Example:
         >>> try:
-        ...     mnist("no-such-folder")
+        ...     mnist(folder="no-such-folder")
         ... except FileNotFoundError as error:
         ...     "mnist.npz" in str(error)
         True
@@ -158,10 +158,10 @@ def mnist(
 
 
 def frey_faces(
-    folder: str | os.PathLike[str] | None = None,
     protocol: str = "gray",
     seed: int = 0,
     *,
+    folder: str | os.PathLike[str] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Dataset:
     """The 1,965 frames of Brendan Frey's face, 28x20, without labels.
@@ -171,10 +171,10 @@ def frey_faces(
     generalisation here.
 
     Args:
-        folder: The folder with ``frey_faces.npz`` (array ``x``); ``None`` is the one that
-            ``PYRO_DEEPGEN_DATA`` names.
         protocol: As in :func:`digits`; ``"gray"`` has 256 levels, as k / 255.
         seed: The seed of the split and of the protocol.
+        folder: The folder with ``frey_faces.npz`` (array ``x``); ``None`` is the one that
+            ``PYRO_DEEPGEN_DATA`` names.
         dtype: The dtype of the images.
 
     Returns:
@@ -190,7 +190,7 @@ def frey_faces(
 
     Example:
         >>> try:
-        ...     frey_faces("no-such-folder")
+        ...     frey_faces(folder="no-such-folder")
         ... except FileNotFoundError as error:
         ...     "frey_faces.npz" in str(error)
         True
@@ -226,7 +226,10 @@ def _mnist_paths(folder: Path) -> Path | dict[str, Path]:
 
 def _check_options(protocol: str, dtype: torch.dtype) -> None:
     if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+        raise ValueError(
+            f"unknown protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}; what is read "
+            "from files takes their folder as folder=..."
+        )
     if not dtype.is_floating_point:
         raise ValueError(f"images are floating-point: expected such a dtype, got {dtype}")
 

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Minibatches whose order depends on the seed and the epoch alone."""
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from . import rng
@@ -36,7 +38,7 @@ def as_tensors(data: object, name: str) -> tuple[Tensor, ...]:
     if not isinstance(tensors, tuple | list) or not all(isinstance(t, Tensor) for t in tensors):
         raise ValueError(
             f"expected {name} to be a tensor or a tuple of tensors, got {type(data).__name__}; "
-            "give the arguments of loss(...) in their order"
+            f"{_way_out(data, name)}"
         )
     sizes = [t.shape[0] if t.dim() else None for t in tensors]
     if not sizes or None in sizes or len(set(sizes)) != 1 or sizes[0] == 0:
@@ -45,6 +47,18 @@ def as_tensors(data: object, name: str) -> tuple[Tensor, ...]:
             f"shapes {[tuple(t.shape) for t in tensors]}"
         )
     return tuple(tensors)
+
+
+def _way_out(data: object, name: str) -> str:
+    parts = data if isinstance(data, tuple | list) else (data,)
+    if any(isinstance(part, np.ndarray) for part in parts):
+        return f"make tensors by torch.from_numpy (of {name}, or of each part of it)"
+    if hasattr(data, "x_train"):
+        return f"give {name}.x_train, or {name}.x_test to evaluate on"
+    if isinstance(data, Dataset):
+        way_out = "a DataLoader of it" if name == "data" else "its tensors"
+        return f"give {way_out}" + (f", or {name}.tensors" if hasattr(data, "tensors") else "")
+    return "give the arguments of loss(...) in their order"
 
 
 class TensorBatches:
@@ -61,6 +75,15 @@ class TensorBatches:
         self.ranks = ranks
         self.num_data = tensors[0].shape[0]
         self.num_steps = -(-self.num_data // batch_size)
+
+    def fingerprint(self) -> str:
+        """Return what tells these data from others, most of the time, whatever device has them."""
+        first = [t[:16].detach().cpu().contiguous() for t in self.tensors]
+        bits = [rows.reshape(-1).view(torch.uint8).numpy().tobytes() for rows in first]
+        return ", ".join(
+            f"{t.dtype} of {tuple(t.shape[1:])} with checksum {zlib.crc32(b):08x}"
+            for t, b in zip(first, bits, strict=True)
+        )
 
     def sample(self) -> tuple[Tensor, ...]:
         """Return a batch to try the loss on, the same in every process."""
@@ -108,6 +131,9 @@ class LoaderBatches:
         self.num_data = len(loader.dataset) if hasattr(loader.dataset, "__len__") else None
         self.num_steps = len(loader) if self.num_data is not None else None
         self.sharded = isinstance(loader.sampler, DistributedSampler)
+
+    def fingerprint(self) -> None:
+        """Return nothing: a loader need not give the same data twice."""
 
     def sample(self) -> tuple[Tensor, ...]:
         """Return a batch to try the loss on.

@@ -115,9 +115,10 @@ def require_same_settings(path: Path, saved: dict[str, Any], present: dict[str, 
         ValueError: naming the settings that differ.
     """
     differences = [
-        f"{name} was {saved.get(name)!r} and is {value!r}"
+        f"{name} was {saved[name]!r} and is {value!r}"
         for name, value in present.items()
-        if saved.get(name) != value
+        # A file of an earlier version knows fewer settings.
+        if name in saved and saved[name] != value
     ]
     if differences:
         raise ValueError(

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from . import rng
 from .parallel import Ranks
 
+REGISTER = (
+    "a plain method of a PyroModule and a pyro.param statement register nothing: make model and "
+    "guide modules, and their parameters attributes of them, as PyroParam or nn.Parameter"
+)
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss, or a parameter, became infinite or NaN.
 
     Attributes:
-        epoch: the epoch it happened in, counted from 1.
-        step: the optimiser step of the run at which it was found, counted from 1.
+        epoch: the epoch it happened in, counted from 1; 0 in the trial before the first step.
+        step: the optimiser step of the run at which it was found, counted from 1; 0 in the trial.
         site: the name of the first Pyro site that is not finite, or None.
     """
 
@@ -33,10 +38,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Finding(NamedTuple):
-    """What is not finite, in words, and at which Pyro site (None: not at a site)."""
+    """What is wrong, in words, and at which Pyro site (None: not at a site).
+
+    It is not `certain` where all that was computed is finite: an error that the program raised
+    by itself tells more.
+    """
 
     text: str
     site: str | None
+    certain: bool = True
 
 
 class _Stop(Exception):
@@ -61,12 +71,27 @@ def _is_bad(value: object) -> bool:
     return isinstance(value, Tensor) and not bool(value.isfinite().all())
 
 
+def _is_outside(msg: Any) -> bool:
+    """Say whether the value of a site lies outside the support of its distribution."""
+    try:
+        inside = msg["fn"].support.check(msg["value"])
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+        return False  # A support that depends on the value, or none that is known.
+    mask = True if msg["mask"] is None else msg["mask"]
+    return bool((~inside & mask).any())
+
+
 class _FirstBadSite(Messenger):
-    """Stops a program at the first site whose parameters, value or log-probability is bad."""
+    """Stops a program at the first site whose parameters, value or log-probability is bad.
+
+    A value outside the support whose log-probability is finite all the same (as that of a Gamma
+    of shape 1) does not stop it: `outside` keeps the first.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
         self.device = device
+        self.outside: Finding | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
         # Before the draw, which some distributions refuse for a NaN without naming the site.
@@ -83,12 +108,19 @@ class _FirstBadSite(Messenger):
             raise _Stop(Finding(f"the {kind} of site {msg['name']!r} is not finite", msg["name"]))
         if type(msg["fn"]).__name__ == "_Subsample":
             return
+        outside = ""
+        if _is_outside(msg):
+            outside = f"lies outside the support of its distribution, {msg['fn'].support}"
+            text = f"the {kind} of site {msg['name']!r} {outside}"
+            # Before log_prob, which may refuse such a value.
+            self.outside = self.outside or Finding(text, msg["name"], certain=False)
         # A log_prob that draws (an energy's negative phase) must not move the streams.
         streams = rng.torch_streams(self.device)
         log_prob = msg["fn"].log_prob(msg["value"], *msg["args"], **msg["kwargs"])
         rng.restore_torch_streams(streams, self.device)
         if _is_bad(scale_and_mask(log_prob, msg["scale"], msg["mask"])):
             text = f"the log-probability of the {kind} of site {msg['name']!r} is not finite"
+            text += f", since the value {outside}" if outside else ""
             raise _Stop(Finding(text, msg["name"]))
 
     def _pyro_post_param(self, msg: Any) -> None:
@@ -118,20 +150,32 @@ def find_non_finite(
     """Run the loss again, from the same random streams, and return the first thing not finite.
 
     The order is that of the program: the sites of the guide, those of the model, and only if
-    all of them are finite (or there are none) the parameters of the module.
+    all of them are finite (or there are none) the parameters of the module, and then values
+    outside the support of their distribution. Data that are not finite are named in any case.
     """
+    looks = []
+    found: Finding | None = None
     for program in _programs(loss, tensors) if tensors is not None else ():
         rng.restore_torch_streams(streams, device)
+        looks.append(_FirstBadSite(device))
         try:
             # Validation would raise first, and names no site.
-            with pyro.validation_enabled(False), _FirstBadSite(device):
+            with pyro.validation_enabled(False), looks[-1]:
                 program()
         except _Stop as stop:
-            return stop.finding
+            found = stop.finding
+            break
         except Exception:
             # The program is known to be broken; what counts is what it shows before it fails.
             continue
-    return bad_parameter(loss)
+    outside = (look.outside for look in looks if look.outside is not None)
+    found = found or bad_parameter(loss) or next(outside, None)
+    if not any(_is_bad(tensor) for tensor in tensors or ()):
+        return found
+    data = "the data of this batch hold NaN or infinity"
+    if found is None:
+        return Finding(data, None, certain=False)
+    return found._replace(text=f"{found.text}; {data}")
 
 
 def bad_parameter(loss: nn.Module) -> Finding | None:
@@ -163,8 +207,7 @@ def require_gradients(
         raise ValueError(
             f"expected every parameter to get a gradient, but the loss does not depend on "
             f"{', '.join(names)}; call requires_grad_(False) on what is not to be trained, or "
-            "look at how the model and the guide reach it (a plain method of a PyroModule "
-            "registers nothing: make model and guide modules)"
+            f"look at how the model and the guide reach it ({REGISTER})"
         )
 
 

@@ -5,6 +5,7 @@
 from pathlib import Path
 from typing import Any
 
+from pyro.infer import ELBO
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,6 +13,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import checkpoint, rng
 from .parallel import Ranks
 from .position import Position
+
+
+def _objective(loss: nn.Module) -> str:
+    """Name what is minimised: an ELBO by its settings too, whatever it is applied to."""
+    elbo = getattr(loss, "elbo", None)
+    if not isinstance(elbo, ELBO):
+        return type(loss).__name__
+    settings = [f"num_particles={elbo.num_particles}"]
+    gradient = getattr(elbo, "gradient", None)
+    if isinstance(gradient, str):
+        settings.append(f"gradient={gradient!r}")
+    return f"{type(elbo).__name__}({', '.join(settings)})"
 
 
 class Keeper:
@@ -42,6 +55,7 @@ class Keeper:
         self.ranks = ranks
         self.settings = {
             **settings,
+            "objective": _objective(loss),
             "optimizer": type(optimizer).__name__,
             "scheduler": None if scheduler is None else type(scheduler).__name__,
         }

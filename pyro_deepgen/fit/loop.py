@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import diagnosis, rng
+from . import diagnosis
 from .batches import Data, TensorBatches, Transform, as_tensors, make_batches
-from .evaluation import needs_graph, require_scalar
 from .history import History
 from .interrupt import Interrupt
 from .keeper import Keeper
@@ -22,6 +21,7 @@ from .parallel import Ranks, own_device
 from .position import Position
 from .progress import Progress
 from .run import Plan, Run
+from .trial import try_held_out, try_training
 
 
 def fit(
@@ -52,14 +52,16 @@ def fit(
 
     so that learning rate and clipping do not depend on the batch size. The run takes place under
     ``pyro.settings.context(module_local_params=True)``: every module keeps its own parameters.
-    The loss is called once before the first step, and leaves no trace (random
-    streams and buffers are put back), which makes the parameters that appear on first use.
+    The loss is called once before the first step, and once on held-out data, and leaves no trace
+    (random streams and buffers are put back), which makes the parameters that appear on first use
+    and finds out whether the loss and the data go together.
     It trains in training mode; the modes found are put back at the end.
 
     **Checkpoints.** With ``checkpoint`` the run resumes from that file if it exists. On the CPU
     a resumed run ends in the same parameters, bit for bit, as one that was never stopped. The
-    learning rate is the file's. A run that has all its epochs returns its history at once, and
-    goes on with more ``num_epochs``.
+    learning rate is the file's. The data, the objective and the settings must be those of the
+    file. A run that has all its epochs returns its history at once, and goes on with more
+    ``num_epochs``.
 
     **Randomness.** `seed` fixes the order of the data and the noise of the held-out evaluation.
     All other noise comes from the global generators: call ``pyro.set_rng_seed`` for a run that
@@ -131,7 +133,7 @@ def fit(
         checkpoint_every=(
             None if checkpoint_every is None else _at_least(1, "checkpoint_every", checkpoint_every)
         ),
-        seed=seed,
+        seed=_at_least(None, "seed", seed),
     )
     path = None if checkpoint is None else Path(checkpoint)
     _require_consistent(loss, plan, path, held_out, optimizer, scheduler)
@@ -154,17 +156,20 @@ def fit(
             "seed": seed,
             "batch_size": batches.batch_size,
             "number of data": batches.num_data,
+            "data (first rows)": batches.fingerprint(),
         }
         ranks.require_equal(num_epochs=num_epochs, **settings)
         _give_local_stores(loss)
         loss.train()
         try:
-            _try_once(loss, batches.sample(), transform, device)
+            try_training(loss, batches.sample(), transform, device)
+            if tests is not None:
+                try_held_out(loss, tests.sample(), transform, device)
             trainable = [(n, p) for n, p in loss.named_parameters() if p.requires_grad]
             if not trainable:
                 raise ValueError(
-                    "expected a loss with parameters that require a gradient, got none; a plain "
-                    "method of a PyroModule registers nothing: make model and guide modules"
+                    "expected a loss with parameters that require a gradient, got none; "
+                    f"{diagnosis.REGISTER}"
                 )
             if optimizer is None:
                 optimizer = Adam([parameter for _, parameter in trainable], lr=1e-3)
@@ -193,6 +198,12 @@ def fit(
                 position.history.num_steps,
             )
             try:
+                if keeper.saved_step is not None:
+                    end = f"; nothing left to do: {position.epoch} epochs done"
+                    bar.note(
+                        f"resumed from {path} at epoch {position.epoch}, step {keeper.saved_step}"
+                        f"{end if run.is_done() else ''}"
+                    )
                 with Interrupt() as interrupt:
                     return run.go(interrupt, bar)
             finally:
@@ -202,9 +213,11 @@ def fit(
                 module.training = mode
 
 
-def _at_least(least: int, name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"expected {name} to be an integer of at least {least}, got {value!r}")
+def _at_least(least: int | None, name: str, value: object) -> int:
+    too_small = least is not None and isinstance(value, int) and value < least
+    if isinstance(value, bool) or not isinstance(value, int) or too_small:
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"expected {name} to be an integer{bound}, got {value!r}")
     return value
 
 
@@ -213,7 +226,7 @@ def _require_consistent(
     plan: Plan,
     path: Path | None,
     held_out: object,
-    optimizer: Optimizer | None,
+    optimizer: object,
     scheduler: LRScheduler | None,
 ) -> None:
     if not isinstance(loss, nn.Module):
@@ -229,6 +242,11 @@ def _require_consistent(
         )
     if plan.checkpoint_every is not None and path is None:
         raise ValueError("expected a checkpoint path with checkpoint_every, got None; give a file")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            f"expected optimizer to be one of torch.optim, got {type(optimizer).__name__}; make it "
+            "as torch.optim.Adam(loss.parameters(), lr=1e-3), for instance"
+        )
     if scheduler is not None and getattr(scheduler, "optimizer", None) is not optimizer:
         raise ValueError(
             "expected the scheduler to be one of the given optimizer, got another's; make the "
@@ -242,7 +260,7 @@ def _device_of(loss: nn.Module, data: Data) -> torch.device:
     """Return the device of the parameters, or of the data before there are parameters."""
     for tensor in chain(loss.parameters(), loss.buffers()):
         return tensor.device
-    if isinstance(data, tuple | list):
+    if isinstance(data, tuple | list) and data:
         data = data[0]
     return data.device if isinstance(data, Tensor) else torch.device("cpu")
 
@@ -254,24 +272,3 @@ def _give_local_stores(loss: nn.Module) -> None:
         context = vars(module).get("_pyro_context")
         if context is not None and not hasattr(context, "param_state"):
             context.param_state = {"params": {}, "constraints": {}}
-
-
-def _try_once(
-    loss: nn.Module,
-    tensors: tuple[Tensor, ...],
-    transform: Transform | None,
-    device: torch.device,
-) -> None:
-    """Call the loss once, so that parameters made on first use exist, and put the rest back."""
-    kept = [
-        (module, name, buffer, buffer.clone())
-        for module in loss.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    with torch.set_grad_enabled(needs_graph(loss)), rng.branched(device):
-        first = tensors[0] if transform is None else transform(tensors[0])
-        require_scalar(loss(first, *tensors[1:]))
-    with torch.no_grad():
-        for module, name, buffer, values in kept:
-            buffer.copy_(values)
-            module._buffers[name] = buffer

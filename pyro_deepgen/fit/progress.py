@@ -53,6 +53,11 @@ class Progress:
         """Print a line beside the bar, on the error stream."""
         tqdm.write(text, file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        """Print a line beside the bar if there is a bar."""
+        if not self.bar.disable:
+            self.say(text)
+
     def close(self) -> None:
         """Leave the bar as it is."""
         self.bar.close()

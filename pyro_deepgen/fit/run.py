@@ -80,7 +80,7 @@ class Run:
         """Train until the last epoch, the end of patience or Ctrl-C."""
         self.interrupt, self.bar = interrupt, bar
         self.history.stopped = "finished"
-        while self.at.epoch < self.plan.num_epochs and not self._out_of_patience():
+        while not self.is_done():
             for batch in self.batches.epoch(self.at.epoch, self.at.step):
                 self._step(batch)
                 if self._asked_to_stop():
@@ -97,6 +97,10 @@ class Run:
         if self.plan.patience is not None and self.at.best is not None:
             self.loss.load_state_dict(self.at.best.state)
         return self.history
+
+    def is_done(self) -> bool:
+        """Say whether there is no epoch left."""
+        return self.at.epoch >= self.plan.num_epochs or self._out_of_patience()
 
     # ------------------------------------------------------------ one step
 
@@ -163,7 +167,7 @@ class Run:
         except (ValueError, RuntimeError) as error:
             # Pyro's validation, a Bernoulli draw or a Cholesky factor refuse a NaN first.
             found = diagnosis.find_non_finite(self.loss, tensors, streams, self.device)
-            if found is None:
+            if found is None or not found.certain:
                 raise
             if self.ranks.size > 1:
                 # The others wait for this one's share: all learn of it by a NaN, and raise.

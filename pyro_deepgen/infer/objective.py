@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Hashable
 from math import inf
 from typing import Any
+from weakref import ref
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.poutine import Trace
+from torch import nn
 from torch.random import fork_rng
 
 from .frozen_statistics import FrozenStatistics
@@ -54,7 +57,7 @@ class Objective(ELBO):
             vectorize_particles=True,
         )
         self._find_nesting = max_plate_nesting == inf
-        self._nestings: dict[tuple[int | None, ...], float] = {}
+        self._nestings: dict[Hashable, float] = {}
 
     @abstractmethod
     def differentiable_loss(
@@ -85,11 +88,12 @@ class Objective(ELBO):
         if self._find_nesting:
             inputs = (*args, *(kwargs[key] for key in sorted(kwargs)))
             ranks = tuple(i.dim() if isinstance(i, torch.Tensor) else None for i in inputs)
-            if ranks not in self._nestings:
+            key = (_identity(model), _identity(guide), ranks)
+            if key not in self._nestings:
                 # So that a run that was resumed draws what it would have drawn.
                 with torch.no_grad(), fork_rng(_cuda_devices()), FrozenStatistics():
-                    self._nestings[ranks] = 1 + _plate_nesting(model, guide, args, kwargs)
-            self.max_plate_nesting = self._nestings[ranks]
+                    self._nestings[key] = 1 + _plate_nesting(model, guide, args, kwargs)
+            self.max_plate_nesting = self._nestings[key]
         plate = pyro.plate(PARTICLES, self.num_particles, dim=-int(self.max_plate_nesting))
         return plate(model), plate(guide)
 
@@ -118,6 +122,20 @@ def _plate_nesting(
     sites = [*sites_of(guide_trace).values(), *sites_of(model_trace).values()]
     dims = [f.dim for site in sites for f in site["cond_indep_stack"] if f.vectorized]
     return -min(dims, default=0)
+
+
+def _identity(program: Program) -> Hashable:
+    """What tells one program from another, without keeping it alive.
+
+    A module is known by its children, since a view of a pair is made anew at each access; a bound
+    method by its object and function.
+    """
+    parts: list[Any] = [getattr(program, "__self__", None), getattr(program, "__func__", None)]
+    if isinstance(program, nn.Module):
+        parts = list(program.children())
+    parts = [part for part in parts if part is not None] or [program]
+    name = getattr(program, "program", None)  # which of its pair's programs a view runs
+    return (type(program), name, *(ref(part) for part in parts))
 
 
 def _cuda_devices() -> list[int]:

@@ -8,9 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
+
+from ..distributions.parts import HoldsParts
 
 
 @runtime_checkable
@@ -62,10 +65,25 @@ class _FunctionConditional(nn.Module):
         return self.function(context)
 
 
+class _PyroConditional(HoldsParts):
+    """One of Pyro's conditional distributions, which are no modules, kept with its parts."""
+
+    def __init__(self, family: dist.ConditionalDistribution) -> None:
+        super().__init__()
+        self._hold(family)
+
+    def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
+        given: TorchDistributionMixin = self._put_together().condition(context)
+        return given
+
+
 def as_conditional(
     family: ConditionsOnContext | Callable[[torch.Tensor], TorchDistributionMixin], role: str
 ) -> ConditionsOnContext:
     """Accept anything with ``condition(context)``, or a function from a context to a distribution.
+
+    A module is returned as it is; one of Pyro's conditional distributions becomes a module, so that
+    the parameters of its transforms are trained, moved and saved.
 
     Args:
         family: what the user gave.
@@ -80,6 +98,8 @@ def as_conditional(
         >>> family.condition(torch.zeros(3)).batch_shape
         torch.Size([3])
     """
+    if isinstance(family, dist.ConditionalDistribution) and not isinstance(family, nn.Module):
+        return _PyroConditional(family)
     if isinstance(family, ConditionsOnContext) and not isinstance(family, type):
         return family
     if (
@@ -93,6 +113,30 @@ def as_conditional(
             f"{family!r}"
         )
     return _FunctionConditional(family)
+
+
+def check_width(context: torch.Tensor, width: int, family: str, role: str) -> None:
+    """Refuse a network's output whose last dimension is not that of a family's parameters.
+
+    Args:
+        context: the output, of shape ``(*batch, *data, width)``.
+        width: number of parameters of one variable.
+        family: name of the family in the error.
+        role: what the parameters are, for the error.
+
+    Raises:
+        ValueError: if the last dimension is another.
+
+    Example:
+        >>> import torch
+        >>> check_width(torch.zeros(5, 8, 2), 2, "GaussianLikelihood", "the mean and raw scale")
+    """
+    if context.dim() == 0 or context.shape[-1] != width:
+        raise ValueError(
+            f"{family} expected a last dimension of {width}, {role} of each variable, got shape "
+            f"{tuple(context.shape)}: use ConvDecoder(..., params_per_pixel={width}) or "
+            f"MLP(..., (*data_shape, {width})), say"
+        )
 
 
 def with_params_shape(family: Conditional, role: str) -> Conditional:

@@ -11,13 +11,14 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ..nn import MLP, as_shape
+from ..nn import MLP, as_shape, as_size, evaluating
+from .checks import check_network
 from .conditional import Conditional, as_conditional, with_params_shape
 from .likelihoods import BernoulliLikelihood
 from .pair import Pair
 from .posteriors import DiagonalNormalPosterior
 from .shapes import batch_shape_of, center, check_in_support, data_plates
-from .wiring import Family, Network, as_prior, check_network, conditional_of, plain
+from .wiring import Family, Network, as_prior, conditional_of, plain
 
 
 class ConditionalVAE(Pair):
@@ -73,16 +74,20 @@ class ConditionalVAE(Pair):
         super().__init__(name=name)
         if prior is not None and prior_network is not None:
             raise ValueError(
-                "expected prior (independent of y) or prior_network (dependent on y), got both"
+                "expected prior (independent of y) or prior_network (dependent on y, made by "
+                "learn_prior=True), got both"
             )
-        self.latent_dim, self.context_dim = latent_dim, context_dim
+        self.latent_dim = latent_dim = as_size(latent_dim, "latent_dim")
+        self.context_dim = context_dim = as_size(context_dim, "context_dim")
         self.encoder, self.decoder, self.prior_network = encoder, decoder, prior_network
         self.likelihood = as_conditional(likelihood or BernoulliLikelihood(), "likelihood")
         self.posterior = as_conditional(posterior or DiagonalNormalPosterior(), "posterior")
         self.prior = as_prior(prior, latent_dim) if prior_network is None else None
         latent, context = (latent_dim,), (context_dim,)
         self.data_shape = check_network(decoder, self.likelihood, "decoder", None, latent, context)
-        check_network(encoder, self.posterior, "encoder", latent, self.data_shape, context)
+        check_network(
+            encoder, self.posterior, "encoder", latent, self.data_shape, context, prior=self.prior
+        )
         if prior_network is not None:
             check_network(prior_network, self.posterior, "prior_network", latent, context)
 
@@ -116,15 +121,16 @@ class ConditionalVAE(Pair):
         self._check_context(y)
         return conditional_of(self.decoder, self.likelihood, [z, y], 1, "likelihood")
 
-    @torch.no_grad()
     def sample(self, num_samples: int, y: torch.Tensor, *, mean: bool = False) -> torch.Tensor:
-        """Draw data given ``y``, one condition for all or one for each draw.
+        """Draw data given ``y``, with networks in evaluation mode.
 
         Args:
             num_samples: number of draws.
-            y: conditions of shape ``(context_dim,)`` or ``(num_samples, context_dim)``.
+            y: one condition for all, of shape ``(context_dim,)``, or one for each draw,
+                ``(num_samples, context_dim)``.
             mean: give the likelihood's means instead of draws.
         """
+        num_samples = as_size(num_samples, "num_samples")
         self._check_context(y)
         if tuple(y.shape[:-1]) not in ((), (1,), (num_samples,)):
             raise ValueError(
@@ -132,8 +138,9 @@ class ConditionalVAE(Pair):
                 f"shape {tuple(y.shape)}"
             )
         y = y.expand(num_samples, y.shape[-1])
-        likelihood = self.decode(self.prior_given(y).sample(), y)
-        return center(likelihood) if mean else likelihood.sample()
+        with evaluating(self):
+            likelihood = self.decode(self.prior_given(y).sample(), y)
+            return center(likelihood) if mean else likelihood.sample()
 
     def generate(
         self,
@@ -189,6 +196,7 @@ def conditional_vae(
     hidden_dims: Sequence[int] = (200, 200),
     *,
     likelihood: Conditional | None = None,
+    prior: TorchDistributionMixin | None = None,
     posterior: Conditional | None = None,
     learn_prior: bool = False,
     activation: Callable[[], nn.Module] = nn.ReLU,
@@ -202,20 +210,26 @@ def conditional_vae(
         context_dim: number of dimensions of the condition.
         hidden_dims: units of the encoder's hidden layers; the decoder has them reversed.
         likelihood: a :class:`Conditional`; default Bernoulli.
+        prior: any distribution over latent vectors, which then does not depend on the condition;
+            default standard normal.
         posterior: a :class:`Conditional`; default diagonal normal.
         learn_prior: let the prior depend on the condition, through a network with the encoder's
-            hidden layers.
+            hidden layers; not together with ``prior``.
         activation: makes the nonlinearity.
         name: prefix of the parameters in Pyro's global store.
 
     Returns:
         The pair.
 
+    Raises:
+        ValueError: if ``prior`` is given with ``learn_prior``; as :class:`ConditionalVAE`.
+
     Example:
         >>> conditional_vae(5, 2, context_dim=3, learn_prior=True).prior is None
         True
     """
-    data_shape = as_shape(data_shape)
+    data_shape, latent_dim = as_shape(data_shape), as_size(latent_dim, "latent_dim")
+    context_dim = as_size(context_dim, "context_dim")
     likelihood = with_params_shape(likelihood or BernoulliLikelihood(), "likelihood")
     posterior = with_params_shape(posterior or DiagonalNormalPosterior(), "posterior")
     latent_params = posterior.params_shape((latent_dim,))
@@ -238,6 +252,7 @@ def conditional_vae(
         latent_dim,
         context_dim,
         likelihood=likelihood,
+        prior=prior,
         prior_network=prior_network,
         posterior=posterior,
         name=name,

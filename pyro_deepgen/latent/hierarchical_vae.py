@@ -11,13 +11,14 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ..nn import MLP, as_shape
+from ..nn import MLP, as_shape, as_size, as_sizes, evaluating
+from .checks import check_network
 from .conditional import Conditional, as_conditional, with_params_shape
 from .likelihoods import BernoulliLikelihood
 from .pair import Pair
 from .posteriors import DiagonalNormalPosterior
 from .shapes import batch_shape_of, center, check_in_support, data_plates
-from .wiring import Family, Network, as_prior, check_network, conditional_of, plain
+from .wiring import Family, Network, as_prior, conditional_of, plain
 
 
 class HierarchicalVAE(Pair):
@@ -67,13 +68,13 @@ class HierarchicalVAE(Pair):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self.latent_dims = latent_dims = as_sizes(latent_dims, "latent_dims")
         if not len(encoders) == len(decoders) == len(latent_dims) > 0:
             raise ValueError(
                 "expected one encoder, one decoder and one size for each stochastic layer, got "
                 f"{len(encoders)} encoders, {len(decoders)} decoders and latent_dims="
-                f"{tuple(latent_dims)}"
+                f"{latent_dims}"
             )
-        self.latent_dims = tuple(latent_dims)
         self.encoders, self.decoders = nn.ModuleList(encoders), nn.ModuleList(decoders)
         self.likelihood = as_conditional(likelihood or BernoulliLikelihood(), "likelihood")
         self.posterior = as_conditional(posterior or DiagonalNormalPosterior(), "posterior")
@@ -82,11 +83,13 @@ class HierarchicalVAE(Pair):
         self.data_shape = check_network(
             decoders[0], self.likelihood, "decoders[0]", None, shapes[0]
         )
-        check_network(encoders[0], self.posterior, "encoders[0]", shapes[0], self.data_shape)
-        for i in range(1, len(shapes)):
-            low, high = shapes[i - 1], shapes[i]
-            check_network(encoders[i], self.posterior, f"encoders[{i}]", high, low)
-            check_network(decoders[i], self.posterior, f"decoders[{i}]", low, high)
+        below = [self.data_shape, *shapes]
+        for i, encoder in enumerate(encoders):
+            prior = self.prior if i == len(shapes) - 1 else None
+            name = f"encoders[{i}]"
+            check_network(encoder, self.posterior, name, shapes[i], below[i], prior=prior)
+        for i, decoder in enumerate(decoders[1:], start=1):
+            check_network(decoder, self.posterior, f"decoders[{i}]", shapes[i - 1], shapes[i])
 
     def _conditional(self, network: Network, z: torch.Tensor) -> TorchDistributionMixin:
         return conditional_of(network, self.posterior, [z], 1, "inner conditional")
@@ -102,22 +105,28 @@ class HierarchicalVAE(Pair):
         """The likelihood :math:`p(x | z_1)` for ``z1`` of shape ``(*batch, latent_dims[0])``."""
         return conditional_of(self.decoders[0], self.likelihood, [z1], 1, "likelihood")
 
-    @torch.no_grad()
     def latents(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One draw of every layer from the guide, ``{"z1": (*batch, latent_dims[0]), ...}``."""
-        draws = {"z1": self.encode(x).sample()}
-        for i, network in enumerate(self.encoders[1:], start=1):
-            draws[f"z{i + 1}"] = self._conditional(network, draws[f"z{i}"]).sample()
-        return draws
+        """One draw of every layer from the guide, ``{"z1": (*batch, latent_dims[0]), ...}``.
 
-    @torch.no_grad()
+        Networks run in evaluation mode.
+        """
+        with evaluating(self):
+            draws = {"z1": self.encode(x).sample()}
+            for i, network in enumerate(self.encoders[1:], start=1):
+                draws[f"z{i + 1}"] = self._conditional(network, draws[f"z{i}"]).sample()
+            return draws
+
     def sample(self, num_samples: int, *, mean: bool = False) -> torch.Tensor:
-        """Draw data from the top layer down (or the likelihood's means)."""
-        z = self.prior.sample((num_samples,))
-        for network in reversed(self.decoders[1:]):
-            z = self._conditional(network, z).sample()
-        likelihood = self.decode(z)
-        return center(likelihood) if mean else likelihood.sample()
+        """Draw data from the top layer down, or the likelihood's means.
+
+        Networks run in evaluation mode.
+        """
+        with evaluating(self):
+            z = self.prior.sample((as_size(num_samples, "num_samples"),))
+            for network in reversed(self.decoders[1:]):
+                z = self._conditional(network, z).sample()
+            likelihood = self.decode(z)
+            return center(likelihood) if mean else likelihood.sample()
 
     def generate(
         self, x: torch.Tensor | None = None, *, data_size: int | None = None
@@ -180,10 +189,11 @@ def hierarchical_vae(
         >>> hierarchical_vae(784).latent_dims
         (100, 50)
     """
-    if len(hidden_dims) != len(latent_dims):
+    latent_dims = as_sizes(latent_dims, "latent_dims")
+    if not isinstance(hidden_dims, Sequence) or len(hidden_dims) != len(latent_dims):
         raise ValueError(
             f"expected hidden_dims with one entry for each of the {len(latent_dims)} stochastic "
-            f"layers, such as {((200, 200),) * len(latent_dims)}, got {tuple(hidden_dims)}"
+            f"layers, such as {((200, 200),) * len(latent_dims)}, got {hidden_dims!r}"
         )
     likelihood = with_params_shape(likelihood or BernoulliLikelihood(), "likelihood")
     posterior = with_params_shape(posterior or DiagonalNormalPosterior(), "posterior")

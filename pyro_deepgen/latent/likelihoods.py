@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from ..distributions import DiscretizedLogistic
-from .conditional import Conditional
+from .conditional import Conditional, check_width
 
 
 def _softplus_inverse(y: float) -> float:
@@ -25,7 +25,8 @@ def _softplus_inverse(y: float) -> float:
 class BernoulliLikelihood(Conditional):
     r"""Independent binary variables, :math:`p(x_i = 1) = \sigma(a_i)` with logits :math:`a`.
 
-    The decoder's output has the shape of the data. Data are 0 or 1: binarise grey images first.
+    The decoder's output has the shape of the data. Data are 0 or 1, in floating point: binarise
+    grey images first.
 
     Example:
         >>> import torch
@@ -103,6 +104,8 @@ class GaussianLikelihood(Conditional):
 
     def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
         """Means, or means and raw scales in a last dimension of 2, to a normal distribution."""
+        if self.variance == "decoded":
+            check_width(context, 2, 'GaussianLikelihood("decoded")', "the mean and the raw scale")
         if self.variance == "fixed":
             return dist.Normal(context, self.fixed_scale)
         if self.variance == "shared":
@@ -159,6 +162,7 @@ class CategoricalLikelihood(Conditional):
 
     def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
         """Logits ``(*batch, *data, num_classes)`` to a categorical distribution."""
+        check_width(context, self.num_classes, "CategoricalLikelihood", "the logits")
         return dist.Categorical(logits=context)
 
 
@@ -174,6 +178,9 @@ class DiscretizedLogisticLikelihood(Conditional):
         high: the highest level.
         num_levels: number of levels.
         initial_scale: scale for an output of 0, as a share of ``high - low``.
+
+    Raises:
+        ValueError: if ``num_levels < 2``, ``low >= high`` or ``initial_scale <= 0``.
 
     Example:
         >>> import torch
@@ -191,6 +198,12 @@ class DiscretizedLogisticLikelihood(Conditional):
         initial_scale: float = 0.1,
     ) -> None:
         super().__init__()
+        if num_levels < 2 or not low < high or not initial_scale > 0:
+            raise ValueError(
+                "expected num_levels of 2 or more, low < high and initial_scale > 0, got "
+                f"num_levels={num_levels}, low={low}, high={high} and "
+                f"initial_scale={initial_scale}"
+            )
         self.low, self.high, self.num_levels = low, high, num_levels
         self.initial_scale = initial_scale
 
@@ -200,6 +213,7 @@ class DiscretizedLogisticLikelihood(Conditional):
 
     def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
         """Locations and log-scales ``(*batch, *data, 2)`` to a discretised logistic."""
+        check_width(context, 2, "DiscretizedLogisticLikelihood", "the location and the log-scale")
         width = self.high - self.low
         middle = (self.high + self.low) / 2
         floor = 0.1 * width / (self.num_levels - 1)

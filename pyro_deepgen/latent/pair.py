@@ -17,6 +17,7 @@ from pyro.nn import PyroModule, pyro_method
 from pyro.params.param_store import param_with_module_name
 from torch import nn
 
+from ..nn import evaluating
 from .imputation import distribution_at, metropolis_within_gibbs
 from .shapes import center
 
@@ -54,18 +55,28 @@ class PairView(nn.Module):
 
 
 class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
-    """Base class of model/guide pairs: a directed model with latent variables and its posterior.
+    r"""Base class of model/guide pairs: a directed model with latent variables and its posterior.
 
     A subclass implements two programs with ``pyro.sample`` statements, :meth:`generate` for the
     model and :meth:`recognize` for the guide. :attr:`model` and :attr:`guide` are module views of
     them, so both routes of Pyro train every parameter: ``elbo(pair.model, pair.guide)`` with
-    ``torch.optim`` (and ``pyro.settings.set(module_local_params=True)``), and plain ``SVI`` with
-    Pyro's global store. Every sample site lies inside the plate ``"data"``.
+    ``torch.optim`` after ``pyro.settings.set(module_local_params=True)``, and, with that setting
+    off, plain ``SVI`` with Pyro's global store (with it on, Pyro's ``SVI`` fails on parameters of
+    modules). Every sample site lies inside the plate ``"data"``.
+
+    To save and load a pair use ``state_dict`` and ``load_state_dict``, also where ``SVI`` trains
+    it: a store that is loaded holds other tensors than the pair's.
+
+    To weight the divergence between guide and prior (beta-VAE, annealing), scale every latent site
+    by :math:`\beta`, in the model and in the guide alike, with a handler around the loss, as in
+    the second example: the loss becomes
+    :math:`-E_q[\log p(x | z)] + \beta\, KL(q(z | x) \| p(z))`. A bound on the likelihood it is
+    for :math:`\beta = 1` only, so evaluate without the handler.
 
     Args:
         name: prefix of the parameters in Pyro's global store; by default the class's name and a
             number that counts the pairs of this process, so that plain ``SVI`` trains each pair's
-            own parameters. Give a name to save and load the store.
+            own parameters.
 
     Example:
         >>> import torch
@@ -75,6 +86,23 @@ class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
         >>> loss = Trace_ELBO()(pair.model, pair.guide)
         >>> loss(torch.zeros(5, 1, 4, 4)).backward()
         >>> all(p.grad is not None for p in pair.parameters())
+        True
+
+        >>> import pyro
+        >>> from pyro import poutine
+        >>> class Annealed(poutine.messenger.Messenger):
+        ...     def __init__(self, beta):
+        ...         super().__init__()
+        ...         self.beta = beta
+        ...     def _pyro_sample(self, msg):
+        ...         if not msg["is_observed"]:
+        ...             msg["scale"] = msg["scale"] * self.beta
+        >>> losses = []
+        >>> for beta in (0.0, 0.5, 1.0):
+        ...     pyro.set_rng_seed(0)  # the same latents each time
+        ...     with Annealed(beta):
+        ...         losses.append(loss(torch.zeros(5, 1, 4, 4)))
+        >>> torch.allclose(losses[1], (losses[0] + losses[2]) / 2)
         True
     """
 
@@ -121,19 +149,21 @@ class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
                 full = param_with_module_name(prefix, param_name)
                 if param.requires_grad and stored.get(full, param) is not param:
                     raise ValueError(
-                        f"Pyro's global parameter store already holds a parameter {full!r} of "
-                        "a pair of the same name (this one is a copy, or the name was given "
-                        "twice), and SVI would train that one: give the pair a name of its own "
-                        f"({type(self).__name__}(..., name=...)), call pyro.clear_param_store(), "
-                        "or use elbo(pair.model, pair.guide) with "
-                        "pyro.settings.set(module_local_params=True)"
+                        f"Pyro's global parameter store already holds a parameter {full!r} that "
+                        "is not this pair's (the pair is a copy, the name was given twice, or the "
+                        "store was loaded), and SVI would train that one: call "
+                        "pyro.clear_param_store(); or give the pair a name of its own "
+                        f"({type(self).__name__}(..., name=...); inside another PyroModule, give "
+                        "the name to the outermost, super().__init__(name)); or use "
+                        "elbo(pair.model, pair.guide) with "
+                        "pyro.settings.set(module_local_params=True). To load a pair, clear the "
+                        "store and use load_state_dict"
                     )
 
-    @torch.no_grad()
     def reconstruct(
         self, x: torch.Tensor, *context: torch.Tensor, sample: bool = False
     ) -> torch.Tensor:
-        """Encode and decode.
+        """Encode and decode, with networks in evaluation mode.
 
         Args:
             x: data of shape ``(*batch, *data_shape)``.
@@ -147,14 +177,14 @@ class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
         Raises:
             ValueError: if a distribution has no mean and ``sample`` is false.
         """
-        with poutine.block():
+        with evaluating(self), poutine.block():
             with ExitStack() as stack:
                 if not sample:
                     stack.enter_context(_Centers())
                 guide_trace = poutine.trace(self.guide).get_trace(x, *context)
             replayed = poutine.replay(self.model, guide_trace)
             likelihood = distribution_at(poutine.trace(replayed).get_trace(x, *context), "x")
-        return likelihood() if sample else center(likelihood)
+            return likelihood() if sample else center(likelihood)
 
     def impute(
         self, x: torch.Tensor, mask: torch.Tensor, *context: torch.Tensor, num_steps: int = 100
@@ -164,15 +194,15 @@ class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
         One step proposes :math:`z' \sim q(z | x)`, accepts it with probability
         :math:`\min\{1, \frac{p(x, z')\, q(z | x)}{p(x, z)\, q(z' | x)}\}`, and redraws the missing
         variables from :math:`p(x | z)`. The chain's limit is :math:`p(x_{mis} | x_{obs})` under
-        the model; without the accept step (pseudo-Gibbs) it is not.
+        the model; without the accept step (pseudo-Gibbs) it is not. Networks run in evaluation
+        mode, in which the model is one distribution.
 
         Args:
             x: data of shape ``(*batch, *data_shape)``; values where ``mask`` is false are ignored.
                 Expand it for several chains, e.g. ``x.expand(50, *x.shape)``.
             mask: booleans that broadcast to the shape of ``x``, true where ``x`` is observed.
             context: what else the model takes.
-            num_steps: length of the chain. Networks with dropout or batch normalisation belong in
-                evaluation mode (``pair.eval()``), in which the conditional is one distribution.
+            num_steps: length of the chain.
 
         Returns:
             The last state of every chain, with the observed values as they were.
@@ -186,7 +216,8 @@ class Pair(PyroModule, metaclass=_PairMeta):  # type: ignore[metaclass]
             Leveraging the Exact Likelihood of Deep Latent Variable Models, Mattei, Frellsen,
             2018, arXiv:1802.04826.
         """
-        return metropolis_within_gibbs(self.model, self.guide, x, mask, context, num_steps)
+        with evaluating(self):
+            return metropolis_within_gibbs(self.model, self.guide, x, mask, context, num_steps)
 
 
 class _Centers(poutine.messenger.Messenger):

@@ -33,6 +33,11 @@ class DiagonalNormalPosterior(Conditional):
 
     def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
         """Means and log standard deviations ``(*batch, 2 d)`` to a diagonal normal."""
+        if context.dim() == 0 or context.shape[-1] % 2:
+            raise ValueError(
+                "DiagonalNormalPosterior expected a mean and a log standard deviation for each "
+                f"latent dimension, an even last dimension, got shape {tuple(context.shape)}"
+            )
         loc, log_scale = context.chunk(2, dim=-1)
         normal: TorchDistributionMixin = dist.Normal(loc, log_scale.exp()).to_event(1)
         return normal
@@ -58,7 +63,13 @@ class CholeskyNormalPosterior(Conditional):
 
     def condition(self, context: torch.Tensor) -> TorchDistributionMixin:
         """Means and triangles ``(*batch, d + d (d + 1) / 2)`` to a multivariate normal."""
-        dim = (isqrt(9 + 8 * context.shape[-1]) - 3) // 2
+        width = context.shape[-1] if context.dim() else 0
+        dim = (isqrt(9 + 8 * width) - 3) // 2
+        if dim < 1 or self.params_shape((dim,)) != (width,):
+            raise ValueError(
+                "CholeskyNormalPosterior expected d + d (d + 1) / 2 numbers in the last dimension "
+                f"(2, 5, 9, ... for 1, 2, 3, ... latents), got shape {tuple(context.shape)}"
+            )
         rows, columns = torch.tril_indices(dim, dim, device=context.device)
         lower = context.new_zeros((*context.shape[:-1], dim, dim))
         lower[..., rows, columns] = context[..., dim:]

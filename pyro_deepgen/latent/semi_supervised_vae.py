@@ -12,17 +12,16 @@ import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
-from torch.nn.functional import one_hot
 
-from ..nn import MLP, as_shape
+from ..nn import MLP, as_shape, as_size, evaluating
+from .checks import check_network, probe
 from .conditional import Conditional, as_conditional, with_params_shape
+from .labels import check_labels, class_probs_of, known_or, one_hot_labels
 from .likelihoods import BernoulliLikelihood
 from .pair import Pair
 from .posteriors import DiagonalNormalPosterior
-from .shapes import batch_shape_of, center, check_in_support, data_plates, parameter_of, probe
-from .wiring import Family, Network, as_prior, check_network, conditional_of, feed, plain
-
-_EXCLUDED = -1e4  # a logit whose probability is exactly 0 and whose logarithm is finite
+from .shapes import batch_shape_of, center, check_in_support, data_plates, parameter_of
+from .wiring import Family, Network, as_prior, conditional_of, feed, plain
 
 
 class SemiSupervisedVAE(Pair):
@@ -88,7 +87,7 @@ class SemiSupervisedVAE(Pair):
         latent_dim: int,
         num_classes: int,
         *,
-        class_probs: torch.Tensor | None = None,
+        class_probs: torch.Tensor | Sequence[float] | None = None,
         classification_weight: float = 1.0,
         likelihood: Family | None = None,
         prior: TorchDistributionMixin | None = None,
@@ -100,20 +99,20 @@ class SemiSupervisedVAE(Pair):
             raise ValueError(
                 f"expected a classification_weight of 0 or more, got {classification_weight}"
             )
-        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.latent_dim = latent_dim = as_size(latent_dim, "latent_dim")
+        self.num_classes = num_classes = as_size(num_classes, "num_classes")
         self.classification_weight = classification_weight
         self.encoder, self.decoder, self.classifier = encoder, decoder, classifier
         self.likelihood = as_conditional(likelihood or BernoulliLikelihood(), "likelihood")
         self.posterior = as_conditional(posterior or DiagonalNormalPosterior(), "posterior")
         self.prior = as_prior(prior, latent_dim)
-        probs = torch.ones(num_classes) if class_probs is None else class_probs
-        if probs.shape != (num_classes,) or not bool((probs > 0).all()):
-            raise ValueError(f"expected {num_classes} positive class_probs, got {probs.tolist()}")
-        dtype = parameter_of(classifier).dtype
-        self.register_buffer("class_logits", (probs / probs.sum()).log().to(dtype))
+        logits = class_probs_of(class_probs, num_classes).log()
+        self.register_buffer("class_logits", logits.to(parameter_of(classifier).dtype))
         latent, classes = (latent_dim,), (num_classes,)
         self.data_shape = check_network(decoder, self.likelihood, "decoder", None, latent, classes)
-        check_network(encoder, self.posterior, "encoder", latent, self.data_shape, classes)
+        check_network(
+            encoder, self.posterior, "encoder", latent, self.data_shape, classes, prior=self.prior
+        )
         logits = probe(classifier, "classifier", self.data_shape)
         if tuple(logits.shape) != (1, num_classes):
             raise ValueError(
@@ -140,44 +139,26 @@ class SemiSupervisedVAE(Pair):
         batch_shape_of(x, self.data_shape)
         return self._class_logits(x).exp()
 
-    @torch.no_grad()
     def sample(
-        self, num_samples: int, y: torch.Tensor | None = None, *, mean: bool = False
+        self, num_samples: int, y: torch.Tensor | int | None = None, *, mean: bool = False
     ) -> torch.Tensor:
-        """Draw data, of the classes ``y`` of shape ``()`` or ``(num_samples,)`` where given."""
+        """Draw data, of the classes ``y`` of shape ``()`` or ``(num_samples,)`` where given.
+
+        Networks run in evaluation mode.
+        """
+        num_samples = as_size(num_samples, "num_samples")
         if y is None:
             labels = dist.OneHotCategorical(logits=self.class_logits).sample((num_samples,))
         else:
+            y = torch.as_tensor(y, device=self.class_logits.device)
             y = y.expand(num_samples) if y.dim() == 0 else y
-            labels = self._one_hot(self._check_labels(y, (num_samples,)))
-        likelihood = self.decode(self.prior.sample((num_samples,)), labels)
-        return center(likelihood) if mean else likelihood.sample()
-
-    def _check_labels(self, y: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
-        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-            raise ValueError(
-                f"expected y as whole numbers (torch.long) with -1 where unknown, got {y.dtype}"
-            )
-        if tuple(y.shape) != tuple(batch):
-            raise ValueError(
-                f"expected y of the batch's shape {tuple(batch)}, got {tuple(y.shape)}"
-            )
-        if pyro.settings.get("validate_distributions_pyro") and bool(
-            ((y < -1) | (y >= self.num_classes)).any()
-        ):
-            raise ValueError(
-                f"expected y between -1 (unknown) and {self.num_classes - 1}, got values from "
-                f"{int(y.min())} to {int(y.max())}"
-            )
-        return y
+            labels = self._one_hot(check_labels(y, (num_samples,), self.num_classes))
+        with evaluating(self):
+            likelihood = self.decode(self.prior.sample((num_samples,)), labels)
+            return center(likelihood) if mean else likelihood.sample()
 
     def _one_hot(self, y: torch.Tensor) -> torch.Tensor:
-        """One-hot vectors, of the prior's dtype; the first class where the label is unknown."""
-        return one_hot(y.clamp(min=0), self.num_classes).to(self.class_logits.dtype)
-
-    def _known_or(self, y: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Logits with all mass on the label where it is known."""
-        return torch.where((y >= 0).unsqueeze(-1), (1 - self._one_hot(y)) * _EXCLUDED, logits)
+        return one_hot_labels(y, self.num_classes, self.class_logits.dtype)
 
     def generate(
         self,
@@ -194,14 +175,14 @@ class SemiSupervisedVAE(Pair):
         logits = self.class_logits
         with data_plates(batch, data_size):
             if y is not None:
-                self._check_labels(y, batch)
+                check_labels(y, batch, self.num_classes)
                 known, labels = y >= 0, self._one_hot(y)
                 pyro.factor("y_prior", torch.where(known, (labels * logits).sum(-1), 0.0))
                 if x is not None and self.training and self.classification_weight:
                     classes = dist.OneHotCategorical(logits=self._class_logits(x)).mask(known)
                     with poutine.scale(scale=self.classification_weight):
                         pyro.sample("label", classes, obs=labels)
-                logits = self._known_or(y, logits)
+                logits = known_or(y, logits)
             classes = pyro.sample("y", dist.OneHotCategorical(logits=logits))
             z = pyro.sample("z", plain(self.prior))
             likelihood = self.decode(z, classes)
@@ -218,7 +199,7 @@ class SemiSupervisedVAE(Pair):
         with data_plates(batch, data_size):
             logits = self._class_logits(x)
             if y is not None:
-                logits = self._known_or(self._check_labels(y, batch), logits)
+                logits = known_or(check_labels(y, batch, self.num_classes), logits)
             classes = pyro.sample(
                 "y", dist.OneHotCategorical(logits=logits), infer={"enumerate": "parallel"}
             )
@@ -232,7 +213,7 @@ def semi_supervised_vae(
     num_classes: int,
     hidden_dims: Sequence[int] = (500,),
     *,
-    class_probs: torch.Tensor | None = None,
+    class_probs: torch.Tensor | Sequence[float] | None = None,
     classification_weight: float = 1.0,
     likelihood: Conditional | None = None,
     prior: TorchDistributionMixin | None = None,
@@ -263,7 +244,8 @@ def semi_supervised_vae(
         >>> semi_supervised_vae(5, 2, num_classes=3).num_classes
         3
     """
-    data_shape = as_shape(data_shape)
+    data_shape, latent_dim = as_shape(data_shape), as_size(latent_dim, "latent_dim")
+    num_classes = as_size(num_classes, "num_classes")
     likelihood = with_params_shape(likelihood or BernoulliLikelihood(), "likelihood")
     posterior = with_params_shape(posterior or DiagonalNormalPosterior(), "posterior")
     encoder = MLP(

@@ -77,40 +77,61 @@ def data_plates(batch_shape: Sequence[int], data_size: int | None = None) -> Exi
             f"data_size={data_size} scales a batch of at most that many data with one batch "
             f"dimension, got batch shape {sizes}"
         )
-    stack = ExitStack()
-    for i, size in enumerate(reversed(sizes)):
-        name = "data" if i == 0 else f"data_{i + 1}"
-        subsample = None if data_size is None else torch.arange(size)
-        stack.enter_context(pyro.plate(name, data_size or size, subsample=subsample, dim=-1 - i))
-    return stack
+    with ExitStack() as stack:  # closes the plates that are open if a further one fails
+        for i, size in enumerate(reversed(sizes)):
+            name = "data" if i == 0 else f"data_{i + 1}"
+            part = None if data_size is None else torch.arange(size)
+            stack.enter_context(pyro.plate(name, data_size or size, subsample=part, dim=-1 - i))
+        return stack.pop_all()
 
 
 def as_events(
-    distribution: TorchDistributionMixin, batch_dim: int, role: str
+    distribution: TorchDistributionMixin, batch_shape: Sequence[int], role: str
 ) -> TorchDistributionMixin:
-    """Leave ``batch_dim`` batch dimensions and read those to their right as part of the event.
+    """Give a distribution a batch shape, and read what is to the right of it as the event.
+
+    A distribution over events with fewer batch dimensions (a flow from an unexpanded base) is
+    expanded.
 
     Args:
         distribution: a distribution over single variables, or already over events.
-        batch_dim: number of batch dimensions to leave.
+        batch_shape: the batch shape that its network's input has.
         role: what the distribution is, for the error.
 
     Raises:
-        ValueError: if there are fewer batch dimensions.
+        ValueError: if it is no Pyro distribution, or does not have the batch's dimensions.
 
     Example:
         >>> import torch, pyro.distributions as dist
-        >>> as_events(dist.Bernoulli(logits=torch.zeros(5, 8, 8)), 1, "likelihood").event_shape
+        >>> as_events(dist.Bernoulli(logits=torch.zeros(5, 8, 8)), (5,), "likelihood").event_shape
         torch.Size([8, 8])
+        >>> vector = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+        >>> as_events(vector, (5,), "posterior").batch_shape
+        torch.Size([5])
     """
-    extra = len(distribution.batch_shape) - batch_dim
+    if not isinstance(distribution, TorchDistributionMixin):
+        raise ValueError(
+            f"expected a Pyro distribution for the {role}, got {type(distribution)!r}: make it "
+            "with pyro.distributions (import pyro.distributions as dist; dist.Normal(loc, scale)), "
+            "not with torch.distributions, and do not draw from it"
+        )
+    batch, present = tuple(batch_shape), tuple(distribution.batch_shape)
+    extra = len(present) - len(batch)
+    if extra < 0 and distribution.event_dim and _broadcasts(present, batch):
+        return distribution.expand(batch)
     if extra < 0:
         raise ValueError(
-            f"expected a {role} with at least {batch_dim} batch dimensions, as many as its "
-            f"network's input has, got batch_shape {tuple(distribution.batch_shape)} and "
-            f"event_shape {tuple(distribution.event_shape)}"
+            f"expected the distribution of the {role} to have at least {len(batch)} batch "
+            "dimensions, as many as its network's input, or to be over events and to broadcast to "
+            f"that batch; got batch_shape {present} and event_shape "
+            f"{tuple(distribution.event_shape)}"
         )
     return distribution.to_event(extra) if extra else distribution
+
+
+def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
+    aligned = to[len(to) - len(shape) :]
+    return all(old in (1, new) for old, new in zip(shape, aligned, strict=True))
 
 
 def batch_shape_of(x: torch.Tensor, data_shape: Sequence[int]) -> torch.Size:
@@ -138,14 +159,15 @@ def batch_shape_of(x: torch.Tensor, data_shape: Sequence[int]) -> torch.Size:
 
 
 def check_in_support(x: torch.Tensor, likelihood: TorchDistributionMixin) -> None:
-    """Under Pyro's validation, refuse data that the likelihood cannot produce.
+    """Refuse data of the wrong kind and, under Pyro's validation, outside the support.
 
     Args:
         x: data.
         likelihood: the distribution that is to score them.
 
     Raises:
-        ValueError: if some of ``x`` lies outside the support.
+        ValueError: if some of ``x`` lies outside the support, or if a Bernoulli distribution is to
+            score data that are not floating point, or any to score booleans.
 
     Example:
         >>> import torch, pyro.distributions as dist
@@ -154,6 +176,13 @@ def check_in_support(x: torch.Tensor, likelihood: TorchDistributionMixin) -> Non
     base = likelihood
     while isinstance(base, torch.distributions.Independent):
         base = base.base_dist
+    binary = isinstance(base, torch.distributions.Bernoulli)
+    if x.dtype == torch.bool or (binary and not x.is_floating_point()):
+        raise ValueError(
+            f"expected floating-point data for a {type(base).__name__} likelihood, got {x.dtype}: "
+            "for data that are 0 or 1 give x.float(); scale grey images to [0, 1] and binarise "
+            "them (pyro_deepgen.datasets.binarize), or use another likelihood"
+        )
     if not base._validate_args:
         return
     try:
@@ -162,7 +191,7 @@ def check_in_support(x: torch.Tensor, likelihood: TorchDistributionMixin) -> Non
         return
     if bool(support.check(x).all()):
         return
-    if isinstance(base, torch.distributions.Bernoulli):
+    if binary:
         way_out = "binarise them (pyro_deepgen.datasets.binarize) or use another likelihood"
     else:
         way_out = "bring them to these values, or use another likelihood"
@@ -185,51 +214,6 @@ def parameter_of(network: Callable[..., torch.Tensor]) -> torch.Tensor:
     """
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next(parameters, torch.empty(0))
-
-
-def probe(network: Callable[..., torch.Tensor], role: str, *shapes: Sequence[int]) -> torch.Tensor:
-    """Call a network once, on a batch of one datum of zeros, to learn the shape of its output.
-
-    Args:
-        network: a module or function.
-        role: its name in the error.
-        shapes: shape of each argument, without the batch dimension.
-
-    Returns:
-        The output, of shape ``(1, *output)``.
-
-    Raises:
-        ValueError: if the network cannot take such arguments, or if it is a function that uses
-            parameters which no optimiser would find.
-
-    Example:
-        >>> from torch import nn
-        >>> probe(nn.Linear(3, 2), "decoder", (3,)).shape
-        torch.Size([1, 2])
-    """
-    modules = list(network.modules()) if isinstance(network, nn.Module) else []
-    modes = [m.training for m in modules]
-    like = parameter_of(network)
-    for m in modules:
-        m.training = False  # batch normalisation keeps its statistics, and takes one datum
-    try:
-        zeros = [like.new_zeros((1, *s)) for s in shapes]
-        with torch.enable_grad():
-            output = network(*zeros)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"the {role} cannot take {len(shapes)} argument(s) of shapes "
-            f"{[(1, *s) for s in shapes]} (one datum): {error}"
-        ) from error
-    finally:
-        for m, mode in zip(modules, modes, strict=True):
-            m.training = mode
-    if output.requires_grad and not modules:
-        raise ValueError(
-            f"expected as {role} a torch.nn.Module, got a function that uses trainable parameters, "
-            "which no optimiser would find: put it into a module that holds them"
-        )
-    return output.detach()
 
 
 def standard_normal(dim: int) -> TorchDistributionMixin:

@@ -11,13 +11,14 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ..nn import MLP, as_shape
+from ..nn import MLP, as_shape, as_size, evaluating
+from .checks import check_network
 from .conditional import Conditional, as_conditional, with_params_shape
 from .likelihoods import BernoulliLikelihood
 from .pair import Pair
 from .posteriors import DiagonalNormalPosterior
 from .shapes import batch_shape_of, center, check_in_support, data_plates
-from .wiring import Family, Network, as_prior, check_network, conditional_of, plain
+from .wiring import Family, Network, as_prior, conditional_of, plain
 
 
 class VAE(Pair):
@@ -72,13 +73,15 @@ class VAE(Pair):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.latent_dim = latent_dim
+        self.latent_dim = latent_dim = as_size(latent_dim, "latent_dim")
         self.encoder, self.decoder = encoder, decoder
         self.likelihood = as_conditional(likelihood or BernoulliLikelihood(), "likelihood")
         self.posterior = as_conditional(posterior or DiagonalNormalPosterior(), "posterior")
         self.prior = as_prior(prior, latent_dim)
         self.data_shape = check_network(decoder, self.likelihood, "decoder", None, (latent_dim,))
-        check_network(encoder, self.posterior, "encoder", (latent_dim,), self.data_shape)
+        check_network(
+            encoder, self.posterior, "encoder", (latent_dim,), self.data_shape, prior=self.prior
+        )
 
     def encode(self, x: torch.Tensor) -> TorchDistributionMixin:
         """The posterior :math:`q(z | x)` of data of shape ``(*batch, *data_shape)``."""
@@ -89,11 +92,15 @@ class VAE(Pair):
         """The likelihood :math:`p(x | z)` for latents of shape ``(*batch, latent_dim)``."""
         return conditional_of(self.decoder, self.likelihood, [z], 1, "likelihood")
 
-    @torch.no_grad()
     def sample(self, num_samples: int, *, mean: bool = False) -> torch.Tensor:
-        """Draw data of shape ``(num_samples, *data_shape)`` (or the likelihood's means)."""
-        likelihood = self.decode(self.prior.sample((num_samples,)))
-        return center(likelihood) if mean else likelihood.sample()
+        """Draw data of shape ``(num_samples, *data_shape)``, or the likelihood's means.
+
+        Networks run in evaluation mode.
+        """
+        with evaluating(self):
+            z = self.prior.sample((as_size(num_samples, "num_samples"),))
+            likelihood = self.decode(z)
+            return center(likelihood) if mean else likelihood.sample()
 
     def generate(
         self, x: torch.Tensor | None = None, *, data_size: int | None = None
@@ -144,7 +151,7 @@ def vae(
         >>> vae((1, 8, 8), 2, hidden_dims=(64,)).data_shape
         (1, 8, 8)
     """
-    data_shape = as_shape(data_shape)
+    data_shape, latent_dim = as_shape(data_shape), as_size(latent_dim, "latent_dim")
     likelihood = with_params_shape(likelihood or BernoulliLikelihood(), "likelihood")
     posterior = with_params_shape(posterior or DiagonalNormalPosterior(), "posterior")
     encoder = MLP(

@@ -11,8 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from ..distributions import BufferedDistribution, DistributionModule
 from ..nn import apply_batched
-from .conditional import Conditional, ConditionsOnContext
-from .shapes import as_events, parameter_of, probe, standard_normal
+from .conditional import ConditionsOnContext
+from .shapes import as_events, parameter_of, standard_normal
 
 Network = Callable[..., torch.Tensor]
 Family = ConditionsOnContext | Callable[[torch.Tensor], TorchDistributionMixin]
@@ -126,60 +126,4 @@ def conditional_of(
             f"inputs from {' and from '.join(seen)}: bring the data to a range near 1, or, where "
             f"training diverged, lower the learning rate or clip gradients ({error})"
         ) from error
-    return as_events(distribution, len(batch), role)
-
-
-@torch.no_grad()
-def check_network(
-    network: Network,
-    family: ConditionsOnContext,
-    role: str,
-    event_shape: Sequence[int] | None,
-    *shapes: Sequence[int],
-) -> tuple[int, ...]:
-    """Run a network and its family on one datum of zeros and check the shapes.
-
-    Args:
-        network: the network.
-        family: what its output parametrises.
-        role: ``"encoder"``, ``"decoder"``, ..., named in errors.
-        event_shape: the shape that draws must have, or ``None`` to accept any.
-        shapes: shape of each of the network's arguments, without the batch dimension.
-
-    Returns:
-        The shape of draws.
-
-    Raises:
-        ValueError: if the network's output does not fit the family, or draws the ``event_shape``.
-
-    Example:
-        >>> from torch import nn
-        >>> from pyro_deepgen.latent import DiagonalNormalPosterior
-        >>> check_network(nn.Linear(3, 4), DiagonalNormalPosterior(), "encoder", (2,), (3,))
-        (2,)
-    """
-    output = probe(network, role, *shapes)
-    expected = (
-        family.params_shape(event_shape)
-        if isinstance(family, Conditional) and event_shape is not None
-        else None
-    )
-    if expected is not None and tuple(output.shape[1:]) != expected:
-        raise ValueError(
-            f"expected the {role} to give {expected} numbers a datum, the parameters of "
-            f"{type(family).__name__} for draws of shape {tuple(event_shape or ())}, got "
-            f"{tuple(output.shape[1:])}"
-        )
-    try:
-        found = tuple(as_events(family.condition(output), 1, role).event_shape)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"{type(family).__name__} cannot read the {role}'s output of shape "
-            f"{tuple(output.shape)} (one datum) as its parameters: {error}"
-        ) from error
-    if event_shape is not None and found != tuple(event_shape):
-        raise ValueError(
-            f"expected the {role}'s distribution to have event_shape {tuple(event_shape)}, got "
-            f"{found}"
-        )
-    return found
+    return as_events(distribution, batch, role)

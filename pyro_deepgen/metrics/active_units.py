@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.util import prune_subsample_sites
 
-from .likelihood import _evaluating, _is_data, _leading_size
+from .likelihood import _at_least_one, _evaluating, _is_data, _leading_size, _require_program
 
 
 class ActiveUnits(NamedTuple):
@@ -61,7 +62,8 @@ def active_units(
         Count, booleans and variances.
 
     Raises:
-        ValueError: if the guide has no such site.
+        ValueError: if the guide has no such site, it observes data (as a model does), there are
+            fewer than 2 data, or ``num_particles`` or ``batch_size`` is no integer of at least 1.
 
     References:
         Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, arXiv:1509.00519.
@@ -73,7 +75,10 @@ def active_units(
         >>> active_units(pair.guide, torch.rand(50, 6)).variance.shape
         torch.Size([2])
     """
-    num_data = _leading_size(args)
+    _require_program(guide, "guide")
+    _at_least_one("num_particles", num_particles)
+    _at_least_one("batch_size", batch_size)
+    num_data = _leading_size(args, least=2)
     means = []
     with _evaluating(guide):
         for start in range(0, num_data, batch_size):
@@ -92,6 +97,19 @@ def _site_mean(guide: Any, site: str, args: list[Any]) -> torch.Tensor:
             f"expected a latent site {site!r} in the guide, got {trace.stochastic_nodes}; name one "
             "of them with site=..."
         )
+    observed = [name for name in trace.observation_nodes if _is_likelihood(trace.nodes[name])]
+    if observed:
+        # A model's site has the prior's mean whatever the data: no dimension would be active.
+        raise ValueError(
+            f"expected a guide, whose latent sites depend on the data, got a program that observes "
+            f"{observed}, as a model does; give the guide, such as pair.guide"
+        )
     distribution: Any = trace.nodes[site]["fn"]
     mean: torch.Tensor = distribution.mean
     return mean
+
+
+def _is_likelihood(message: Any) -> bool:
+    """Say whether an observed site is one of data: not a factor, and not a computed value."""
+    computed = bool((message["infer"] or {}).get("_deterministic", False))
+    return not computed and not isinstance(message["fn"], Unit)

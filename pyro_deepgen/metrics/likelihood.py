@@ -31,14 +31,40 @@ def _evaluating(*programs: Any) -> Iterator[None]:
             m.training = mode
 
 
-def _leading_size(args: tuple[Any, ...]) -> int:
+def _leading_size(args: tuple[Any, ...], least: int = 1) -> int:
     sizes = {a.shape[0] for a in args if isinstance(a, torch.Tensor) and a.dim() > 0}
     if len(sizes) != 1:
         raise ValueError(
             "expected tensor arguments with one common number of data as their first dimension, "
             f"got shapes {[tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]}"
         )
-    return sizes.pop()
+    size = sizes.pop()
+    if size < least:
+        raise ValueError(
+            f"expected at least {least} dat{'um' if least == 1 else 'a'}, got {size}; give more, "
+            "along the first dimension"
+        )
+    return size
+
+
+def _require_program(program: Any, name: str) -> None:
+    """Raise where a pair, or something that is no program, stands for one of its programs."""
+    if hasattr(program, "model") and hasattr(program, "guide"):
+        raise ValueError(
+            f"expected a {name}, got the pair {type(program).__name__}; give its programs, "
+            f"pair.model and pair.guide, where they are asked for (here: pair.{name})"
+        )
+    if not callable(program):
+        raise ValueError(
+            f"expected a {name} that can be called, got {type(program).__name__}; give a Pyro "
+            f"program, such as pair.{name}"
+        )
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected {name} to be an integer of at least 1, got {value!r}")
+    return value
 
 
 def log_likelihood(
@@ -66,8 +92,9 @@ def log_likelihood(
         A tensor of shape ``(N,)``.
 
     Raises:
-        ValueError: if the tensors disagree about ``N``, or the model's sites are not one for each
-            datum.
+        ValueError: if the tensors disagree about ``N`` or it is 0, the model's sites are not one
+            for each datum, ``num_particles`` or ``max_rows`` is no integer of at least 1, or a
+            pair is given in the place of its programs.
 
     References:
         Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016, arXiv:1509.00519.
@@ -79,6 +106,10 @@ def log_likelihood(
         >>> log_likelihood(pair.model, pair.guide, torch.zeros(7, 6), num_particles=10).shape
         torch.Size([7])
     """
+    _require_program(model, "model")
+    _require_program(guide, "guide")
+    _at_least_one("num_particles", num_particles)
+    _at_least_one("max_rows", max_rows)
     num_data = _leading_size(args)
     step = min(num_particles, max_rows)
     rest = num_particles % step
@@ -137,6 +168,7 @@ def naive_log_likelihood(
         >>> naive_log_likelihood(pair.model, torch.zeros(7, 6), num_particles=10).shape
         torch.Size([7])
     """
+    _require_program(model, "model")
 
     def is_observed(message: Any) -> bool:
         return message["type"] == "sample" and bool(message["is_observed"])

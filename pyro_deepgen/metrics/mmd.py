@@ -8,11 +8,17 @@ from collections.abc import Callable
 
 import torch
 
+from .samples import as_vectors, squared_distances
+
 Kernel = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist") ** 2
+def _require_positive(bandwidth: float | torch.Tensor) -> None:
+    # One that is a tensor stays on its device: looking at it would wait for it.
+    if not isinstance(bandwidth, torch.Tensor) and not bandwidth > 0:
+        raise ValueError(
+            f"expected a positive bandwidth, in the units of the data, got {bandwidth}"
+        )
 
 
 def gaussian_kernel(bandwidth: float | torch.Tensor) -> Kernel:
@@ -24,13 +30,17 @@ def gaussian_kernel(bandwidth: float | torch.Tensor) -> Kernel:
     Returns:
         A function from ``(n, d)`` and ``(m, d)`` to ``(n, m)``.
 
+    Raises:
+        ValueError: if the bandwidth is a number that is not positive.
+
     Example:
         >>> import torch
         >>> k = gaussian_kernel(1.0)
         >>> float(k(torch.zeros(1, 2), torch.zeros(1, 2)))
         1.0
     """
-    return lambda x, y: torch.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
+    _require_positive(bandwidth)
+    return lambda x, y: torch.exp(-squared_distances(x, y) / (2 * bandwidth**2))
 
 
 def inverse_multiquadric_kernel(bandwidth: float | torch.Tensor) -> Kernel:
@@ -42,13 +52,17 @@ def inverse_multiquadric_kernel(bandwidth: float | torch.Tensor) -> Kernel:
     Returns:
         A function from ``(n, d)`` and ``(m, d)`` to ``(n, m)``.
 
+    Raises:
+        ValueError: if the bandwidth is a number that is not positive.
+
     Example:
         >>> import torch
         >>> k = inverse_multiquadric_kernel(1.0)
         >>> float(k(torch.zeros(1, 1), torch.ones(1, 1)))
         0.5
     """
-    return lambda x, y: 1 / (1 + _squared_distances(x, y) / bandwidth**2)
+    _require_positive(bandwidth)
+    return lambda x, y: 1 / (1 + squared_distances(x, y) / bandwidth**2)
 
 
 def polynomial_kernel(degree: int = 2) -> Kernel:
@@ -82,13 +96,16 @@ def median_bandwidth(x: torch.Tensor, y: torch.Tensor, max_data: int = 1000) -> 
     Returns:
         A tensor without dimensions.
 
+    Raises:
+        ValueError: if the samples are not of one floating-point dtype.
+
     Example:
         >>> import torch
         >>> float(median_bandwidth(torch.zeros(3, 1), torch.ones(3, 1)))
         1.0
     """
-    distances = _squared_distances(x[:max_data].flatten(1), y[:max_data].flatten(1)).sqrt()
-    return distances.median()
+    x, y = as_vectors(x[:max_data], y[:max_data])
+    return squared_distances(x, y).sqrt().median()
 
 
 def mmd(
@@ -115,7 +132,8 @@ def mmd(
         A tensor without dimensions.
 
     Raises:
-        ValueError: if a sample has fewer than two data, or their shapes differ.
+        ValueError: if a sample has fewer than two data, their shapes or dtypes differ, they are
+            not floating-point, or the median distance is 0 and no kernel is given.
 
     References:
         A Kernel Two-Sample Test, Gretton, Borgwardt, Rasch, Schoelkopf, Smola, 2012 (JMLR 13).
@@ -126,13 +144,13 @@ def mmd(
         >>> bool(mmd(x, y) > mmd(x, torch.randn(500, 2)))
         True
     """
-    x, y = x.flatten(1), y.flatten(1)
+    x, y = as_vectors(x, y)
     if min(len(x), len(y)) < 2 or x.shape[1] != y.shape[1]:
         raise ValueError(
             "expected two samples of at least 2 data with the same number of dimensions, got "
             f"shapes {tuple(x.shape)} and {tuple(y.shape)} (flattened)"
         )
-    kernel = kernel or gaussian_kernel(median_bandwidth(x, y))
+    kernel = kernel or gaussian_kernel(_default_bandwidth(x, y))
     n, m = len(x), len(y)
 
     def total(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -144,3 +162,13 @@ def mmd(
     within_x = (total(x, x) - diagonal(x)) / (n * (n - 1))
     within_y = (total(y, y) - diagonal(y)) / (m * (m - 1))
     return within_x + within_y - 2 * total(x, y) / (n * m)
+
+
+def _default_bandwidth(x: torch.Tensor, y: torch.Tensor) -> float:
+    bandwidth = float(median_bandwidth(x, y))
+    if not bandwidth > 0:
+        raise ValueError(
+            "expected samples whose median distance is positive and so a bandwidth, got "
+            f"{bandwidth}: most data are the same (or NaN); give kernel=gaussian_kernel(bandwidth)"
+        )
+    return bandwidth

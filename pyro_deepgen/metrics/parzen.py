@@ -9,6 +9,8 @@ from math import log, pi
 
 import torch
 
+from .samples import as_vectors, squared_distances
+
 
 def parzen_log_likelihood(
     samples: torch.Tensor, x: torch.Tensor, bandwidth: float, *, block: int = 500
@@ -31,7 +33,8 @@ def parzen_log_likelihood(
         Log-densities in nats, of shape ``(N,)``.
 
     Raises:
-        ValueError: if the event shapes differ or the bandwidth is not positive.
+        ValueError: if the event shapes or dtypes differ, the data are not floating-point, there
+            are none, or the bandwidth is not positive.
 
     References:
         A Note on the Evaluation of Generative Models, Theis, van den Oord, Bethge, 2016,
@@ -44,16 +47,16 @@ def parzen_log_likelihood(
         >>> bool((density.sum() * 0.01 - 1).abs() < 1e-3)
         True
     """
-    if samples.shape[1:] != x.shape[1:] or bandwidth <= 0:
+    vectors, data = as_vectors(samples, x)
+    if samples.shape[1:] != x.shape[1:] or 0 in (len(samples), len(x)) or not bandwidth > 0:
         raise ValueError(
             "expected samples and data of one event shape and a positive bandwidth, got shapes "
             f"{tuple(samples.shape)} and {tuple(x.shape)}, bandwidth {bandwidth}"
         )
-    samples, x = samples.flatten(1), x.flatten(1)
-    constant = log(len(samples)) + x.shape[1] * (0.5 * log(2 * pi) + log(bandwidth))
+    constant = log(len(vectors)) + data.shape[1] * (0.5 * log(2 * pi) + log(bandwidth))
     parts = []
-    for part in x.split(block):
-        exponents = -(torch.cdist(part, samples) ** 2) / (2 * bandwidth**2)
+    for part in data.split(block):
+        exponents = -squared_distances(part, vectors) / (2 * bandwidth**2)
         parts.append(exponents.logsumexp(1) - constant)
     return torch.cat(parts)
 

@@ -5,7 +5,9 @@
 from .batching import apply_batched
 from .context import join_context, linear_with_context
 from .convolutional import ConvDecoder, ConvEncoder, Unpool
-from .dense import MLP, as_shape
+from .dense import MLP
+from .evaluation import evaluating
+from .sizes import as_shape, as_size, as_sizes
 
 __all__ = [
     "MLP",
@@ -14,6 +16,9 @@ __all__ = [
     "Unpool",
     "apply_batched",
     "as_shape",
+    "as_size",
+    "as_sizes",
+    "evaluating",
     "join_context",
     "linear_with_context",
 ]

@@ -12,25 +12,7 @@ import torch
 from torch import nn
 
 from .context import linear_with_context
-
-
-def as_shape(size: int | Sequence[int]) -> tuple[int, ...]:
-    """Read ``8`` as ``(8,)`` and leave a shape as it is.
-
-    Args:
-        size: a number of dimensions, or a shape.
-
-    Raises:
-        ValueError: if a size is not a positive whole number.
-
-    Example:
-        >>> as_shape(8), as_shape((1, 8, 8))
-        ((8,), (1, 8, 8))
-    """
-    shape = (size,) if isinstance(size, int) else tuple(size)
-    if not all(isinstance(s, int) and s > 0 for s in shape):
-        raise ValueError(f"expected a positive size, or a shape of positive sizes, got {size!r}")
-    return shape
+from .sizes import as_shape, as_sizes
 
 
 class MLP(nn.Module):
@@ -46,7 +28,8 @@ class MLP(nn.Module):
         activation: makes the nonlinearity that follows each hidden layer.
 
     Raises:
-        ValueError: if a size is not positive, or if an input or context has the wrong shape.
+        ValueError: if a size is not a positive whole number, or if an input or context has the
+            wrong shape.
 
     Example:
         >>> import torch
@@ -69,7 +52,7 @@ class MLP(nn.Module):
         super().__init__()
         self.in_shape, self.out_shape = as_shape(in_shape), as_shape(out_shape)
         self.context_dim = context_dim
-        sizes = [prod(self.in_shape) + context_dim, *hidden_dims]
+        sizes = [prod(self.in_shape) + context_dim, *as_sizes(hidden_dims, "hidden_dims")]
         layers: list[nn.Module] = []
         for size_in, size_out in pairwise(sizes):
             layers += [nn.Linear(size_in, size_out), activation()]

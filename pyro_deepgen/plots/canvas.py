@@ -10,8 +10,10 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -46,17 +48,30 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
     axes.tick_params(labelsize=TICK_SIZE)
 
 
-def as_array(values: Tensor) -> NDArray[np.float64]:
+def as_tensor(values: Tensor | NDArray[Any], name: str) -> Tensor:
+    """A tensor as it is, and an array as a tensor."""
+    if isinstance(values, Tensor):
+        return values
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(values.copy())  # one that is not contiguous, or read-only, too
+    raise ValueError(
+        f"{name} must be a tensor or an array, got {type(values).__name__}; make one of several "
+        "by torch.stack"
+    )
+
+
+def as_array(values: Tensor | NDArray[Any]) -> NDArray[np.float64]:
     """The values on the host in double precision, whatever device and graph they are on."""
-    array: NDArray[np.float64] = values.detach().double().cpu().numpy()
+    array: NDArray[np.float64] = as_tensor(values, "values").detach().double().cpu().numpy()
     return array
 
 
-def as_images(images: Tensor, name: str = "images") -> NDArray[np.float64]:
+def as_images(images: Tensor | NDArray[Any], name: str = "images") -> NDArray[np.float64]:
     """Images of shape (N, H, W), (N, 1, H, W) or (N, 3, H, W) as RGB of shape (N, H, W, 3).
 
     Values are shades from 0 to 1; what lies outside is drawn as 0 or 1.
     """
+    images = as_tensor(images, name)
     color = images.ndim == 4 and images.shape[1] in (1, 3)
     if not (color or images.ndim == 3) or 0 in images.shape:
         raise ValueError(

@@ -1,21 +1,27 @@
 # Copyright Contributors to the pyro_deepgen project.
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of images: grids, reconstructions, nearest neighbours, several latent sizes."""
+"""Pictures of images: grids, reconstructions, nearest neighbours, several latent sizes.
+
+All take tensors or arrays.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_deepgen.plots.canvas import (
     LABEL_SIZE,
     as_images,
+    as_tensor,
     draw_mosaic,
     mosaic,
     mosaic_size,
@@ -24,7 +30,7 @@ from pyro_deepgen.plots.canvas import (
 
 
 def image_grid(
-    images: Tensor,
+    images: Tensor | NDArray[Any],
     ncols: int = 10,
     title: str = "Images",
     row_labels: Sequence[str] | None = None,
@@ -64,7 +70,9 @@ def image_grid(
     return figure
 
 
-def sample_grid(images: Tensor, title: str = "Samples", ncols: int | None = None) -> Figure:
+def sample_grid(
+    images: Tensor | NDArray[Any], title: str = "Samples", ncols: int | None = None
+) -> Figure:
     """Samples of a model in a grid that is as square as it can be.
 
     Args:
@@ -82,12 +90,13 @@ def sample_grid(images: Tensor, title: str = "Samples", ncols: int | None = None
         >>> sample_grid(torch.rand(9, 1, 8, 8)).get_suptitle()
         'Samples'
     """
+    images = as_tensor(images, "images")
     return image_grid(images, ncols or math.ceil(math.sqrt(max(1, len(images)))), title)
 
 
 def reconstructions(
-    x: Tensor,
-    x_reconstructed: Tensor,
+    x: Tensor | NDArray[Any],
+    x_reconstructed: Tensor | NDArray[Any],
     title: str = "Originals and reconstructions",
     ncols: int = 10,
 ) -> Figure:
@@ -135,8 +144,8 @@ def reconstructions(
 
 
 def nearest_neighbors(
-    samples: Tensor,
-    x_train: Tensor,
+    samples: Tensor | NDArray[Any],
+    x_train: Tensor | NDArray[Any],
     num_neighbors: int = 5,
     title: str = "Samples and their nearest training data",
 ) -> Figure:
@@ -163,6 +172,7 @@ def nearest_neighbors(
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['0.00', '0.00']
     """
+    samples, x_train = as_tensor(samples, "samples"), as_tensor(x_train, "x_train")
     own = as_images(samples, "samples")
     if samples.shape[1:].numel() != x_train.shape[1:].numel():
         raise ValueError(
@@ -224,7 +234,9 @@ def nearest(
 
 
 def latent_sizes(
-    images: Mapping[int, Tensor], title: str = "Samples by latent size", ncols: int = 6
+    images: Mapping[int, Tensor | NDArray[Any]],
+    title: str = "Samples by latent size",
+    ncols: int = 6,
 ) -> Figure:
     """Samples of models that differ in the number of latent dimensions, side by side.
 

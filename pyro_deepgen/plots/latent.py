@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_deepgen.plots.canvas import (
@@ -29,8 +31,8 @@ _MAX_CLASSES = 20
 
 
 def latent_map(
-    z: Tensor,
-    y: Tensor | None = None,
+    z: Tensor | NDArray[Any],
+    y: Tensor | NDArray[Any] | None = None,
     title: str = "Latent map",
     class_names: Sequence[str] | None = None,
 ) -> Figure:
@@ -103,7 +105,7 @@ def latent_map(
 
 
 def traversal(
-    images: Tensor,
+    images: Tensor | NDArray[Any],
     values: Tensor | Sequence[float],
     dims: Sequence[int],
     title: str = "Latent traversal",
@@ -176,7 +178,7 @@ def traversal_codes(z: Tensor, values: Tensor | Sequence[float], dims: Sequence[
 
 
 def manifold(
-    images: Tensor, values: Tensor | Sequence[float], title: str = "Latent manifold"
+    images: Tensor | NDArray[Any], values: Tensor | Sequence[float], title: str = "Latent manifold"
 ) -> Figure:
     r"""Decoded images over a grid of a two-dimensional latent space.
 

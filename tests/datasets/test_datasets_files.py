@@ -61,14 +61,26 @@ def assert_is_the_data(data) -> None:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_mnist_from_idx_files(tmp_path, compressed):
     write_idx(tmp_path, compressed)
-    assert_is_the_data(mnist(tmp_path))
+    assert_is_the_data(mnist(folder=tmp_path))
 
 
 def test_mnist_from_npz_and_from_the_environment(tmp_path, monkeypatch):
     write_npz(tmp_path)
-    assert_is_the_data(mnist(str(tmp_path)))
+    assert_is_the_data(mnist(folder=str(tmp_path)))
     monkeypatch.setenv("PYRO_DEEPGEN_DATA", str(tmp_path))
     assert_is_the_data(mnist())
+
+
+@pytest.mark.parametrize("load", [mnist, frey_faces])
+def test_the_protocol_comes_first_as_for_digits(load, tmp_path, monkeypatch):
+    write_npz(tmp_path)
+    np.savez(tmp_path / "frey_faces.npz", x=np.zeros((1965, 28, 20), np.uint8))
+    monkeypatch.setenv("PYRO_DEEPGEN_DATA", str(tmp_path))
+    assert load("dynamic", 3).protocol == "dynamic(test fixed(seed=3))"
+    with pytest.raises(ValueError, match=r"unknown protocol .*their folder as folder="):
+        load(str(tmp_path))
+    with pytest.raises(ValueError, match=r"unknown protocol .*their folder as folder="):
+        load(tmp_path)
 
 
 def test_no_folder_at_all(monkeypatch):
@@ -82,11 +94,11 @@ def test_no_folder_at_all(monkeypatch):
 
 def test_missing_files_are_named_with_the_folder(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
     for text in ("mnist.npz", *IDX.values(), str(tmp_path), "https://", "PYRO_DEEPGEN_DATA"):
         assert text in str(error.value)
     with pytest.raises(FileNotFoundError, match=r"frey_faces.npz") as error:
-        frey_faces(tmp_path / "nowhere")
+        frey_faces(folder=tmp_path / "nowhere")
     assert "there is no such folder" in str(error.value)
 
 
@@ -94,7 +106,7 @@ def test_only_the_missing_idx_file_is_named(tmp_path):
     write_idx(tmp_path)
     (tmp_path / IDX["y_test"]).unlink()
     with pytest.raises(FileNotFoundError, match=IDX["y_test"]) as error:
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
     assert IDX["x_train"] not in str(error.value)
 
 
@@ -104,7 +116,7 @@ def test_truncated_npz(tmp_path, keep):
     raw = path.read_bytes()
     path.write_bytes(raw[: int(keep * len(raw)) if isinstance(keep, float) else keep])
     with pytest.raises(ValueError, match=r"mnist.npz is damaged .* Fetch it again"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 def test_flipped_byte_in_npz(tmp_path):
@@ -113,7 +125,7 @@ def test_flipped_byte_in_npz(tmp_path):
     raw[len(raw) // 3] ^= 0xFF
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"mnist.npz is damaged"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 def test_no_damage_of_an_npz_passes_unnoticed(tmp_path):
@@ -140,16 +152,16 @@ def test_npz_that_is_something_else(tmp_path):
     path = tmp_path / "mnist.npz"
     path.write_bytes(b"<html>moved</html>")
     with pytest.raises(ValueError, match=r"mnist.npz is damaged"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(ValueError, match=r"not a complete \.npz"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
     np.savez(path, x=np.zeros(3))
     with pytest.raises(
         ValueError, match=r"no array x_train, y_train, x_test, y_test, only \['x'\]"
     ):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +178,7 @@ def test_npz_that_is_something_else(tmp_path):
 def test_npz_with_wrong_arrays(tmp_path, name, value, finding):
     write_npz(tmp_path, **{name: value})
     with pytest.raises(ValueError, match=f"mnist.npz is damaged .*{name} .*{finding}"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +202,7 @@ def test_damaged_idx(tmp_path, change, finding, compressed):
     else:
         path.write_bytes(raw)
     with pytest.raises(ValueError, match=f"{path.name}.* is damaged .*{finding}"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 @pytest.mark.parametrize("change", [lambda raw: raw[:-20], lambda raw: b"no gzip", lambda raw: b""])
@@ -199,13 +211,13 @@ def test_damaged_gzip(tmp_path, change):
     path = tmp_path / f"{IDX['y_train']}.gz"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(ValueError, match=f"{path.name} is damaged"):
-        mnist(tmp_path)
+        mnist(folder=tmp_path)
 
 
 def test_frey_faces_from_a_file(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (1965, 28, 20), dtype=np.uint8)
     np.savez(tmp_path / "frey_faces.npz", x=x)
-    data = frey_faces(tmp_path)
+    data = frey_faces(folder=tmp_path)
     assert data.y_train is None
     assert data.y_test is None
     together = torch.cat([data.x_train, data.x_test]).mul(255).round().to(torch.uint8).flatten(1)
@@ -215,4 +227,4 @@ def test_frey_faces_from_a_file(tmp_path):
     assert len(rows) == 1965
     np.savez(tmp_path / "frey_faces.npz", x=x[:-1])
     with pytest.raises(ValueError, match=r"frey_faces.npz is damaged .*\(1964, 28, 20\)"):
-        frey_faces(tmp_path)
+        frey_faces(folder=tmp_path)

@@ -135,7 +135,7 @@ def test_dataset_and_scale_refuse_what_does_not_fit():
 
 
 def test_real_mnist(data_file):
-    data = mnist(data_file("mnist.npz").parent)
+    data = mnist(folder=data_file("mnist.npz").parent)
     assert data.x_train.shape == (60_000, 1, 28, 28)
     assert data.x_test.shape == (10_000, 1, 28, 28)
     # The published counts of each class in the training split.
@@ -145,7 +145,7 @@ def test_real_mnist(data_file):
 
 
 def test_real_frey_faces(data_file):
-    data = frey_faces(data_file("frey_faces.npz").parent)
+    data = frey_faces(folder=data_file("frey_faces.npz").parent)
     assert data.x_train.shape == (1565, 1, 28, 20)
     assert data.x_test.shape == (400, 1, 28, 20)
     assert 0 <= float(data.x_train.min()) < float(data.x_train.max()) <= 1

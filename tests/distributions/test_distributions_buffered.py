@@ -7,13 +7,17 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions import transforms
+from pyro.infer import Trace_ELBO
 from torch import nn
+from torch.distributions import constraints
 
 from pyro_deepgen.distributions import BufferedDistribution, DistributionModule
+from pyro_deepgen.latent import vae
 
 
 def mixture() -> Any:
@@ -139,6 +143,55 @@ def test_a_tensor_that_no_optimiser_would_find_is_refused() -> None:
         BufferedDistribution(dist.Normal(loc, torch.ones(2)).to_event(1))
     with pytest.raises(ValueError, match=r"scale requires a gradient"):
         BufferedDistribution(dist.Normal(torch.zeros(2), nn.Parameter(torch.zeros(2)).exp()))
+
+
+class TrainedMixture(DistributionModule):
+    """What the error advises: the distribution is made anew at each call."""
+
+    has_rsample = False
+    support = constraints.independent(constraints.real, 1)
+
+    def __init__(self) -> None:
+        super().__init__((2,))
+        self.logits, self.loc = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.randn(3, 2))
+
+    def _mixture(self) -> Any:
+        components = dist.Normal(self.loc, 1.0).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
+        log_prob: torch.Tensor = self._mixture().log_prob(self.broadcast(value))
+        return log_prob
+
+    def sample(self, sample_shape: Any = ()) -> torch.Tensor:
+        draws: torch.Tensor = self._mixture().sample(torch.Size(sample_shape) + self.batch_shape)
+        return draws
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: dist.MixtureSameFamily(
+            dist.Categorical(logits=nn.Parameter(torch.zeros(3))), dist.Normal(torch.zeros(3), 1.0)
+        ),
+        lambda: dist.MultivariateNormal(torch.zeros(2), scale_tril=nn.Parameter(torch.eye(2))),
+    ],
+)
+def test_what_a_constructor_computes_from_a_parameter(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueError, match=r"subclass of DistributionModule.*anew in each call"):
+        BufferedDistribution(make())
+
+
+def test_the_advised_module_trains_as_a_prior() -> None:
+    prior = TrainedMixture()
+    assert prior.expand((4,)).sample().shape == (4, 2)
+    torch.testing.assert_close(
+        prior.expand((4,)).log_prob(torch.ones(2)), prior.log_prob(torch.ones(2)).expand(4)
+    )
+    pyro.settings.set(module_local_params=True)
+    pair = vae(3, 2, (4,), prior=prior)
+    Trace_ELBO()(pair.model, pair.guide)(torch.ones(5, 3)).backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in prior.parameters())
 
 
 def test_a_module_is_refused() -> None:

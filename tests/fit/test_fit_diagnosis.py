@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -68,6 +68,7 @@ def test_the_step_and_the_site_are_named_before_the_update(
     # Three steps an epoch: the fifth is the second of the second epoch.
     loss = Trace_ELBO()(Program(failure, at_call=5), Guide()).to(device)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.1)
+    data = torch.randn(12, device=device)
     states = []
     optimizer.register_step_post_hook(lambda *_: states.append(state_of(loss)))
     with (
@@ -76,7 +77,7 @@ def test_the_step_and_the_site_are_named_before_the_update(
     ):
         fit(
             loss,
-            torch.randn(12, device=device),
+            data,
             optimizer,
             num_epochs=3,
             batch_size=4,
@@ -93,7 +94,7 @@ def test_the_step_and_the_site_are_named_before_the_update(
     optimizer = torch.optim.Adam(mended.parameters(), lr=0.1)
     history = fit(
         mended,
-        torch.randn(12, device=device),
+        data,
         optimizer,
         num_epochs=2,
         batch_size=4,
@@ -168,6 +169,74 @@ def test_a_last_update_that_spoils_the_parameters_is_not_kept(tmp_path):
     with pytest.raises(NonFiniteLossError, match=r"step 1 .*parameter 'weight' is not finite"):
         fit(Loss(), (x, y), num_epochs=1, checkpoint=path, progress=False)
     assert not path.exists()
+
+
+class Shifted(PyroModule):
+    """z -> x whose z is a Gamma, for a guide that draws from a Normal."""
+
+    def __init__(self, shape: float = 1.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(self.shape, x.new_ones(())))
+            pyro.sample("x", dist.Normal(z, self.scale), obs=x)
+
+
+class RealGuide(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+
+def test_a_value_outside_the_support_is_named_where_everything_else_is_finite():
+    # The divergence of a Normal from a Gamma is infinite, and each log-probability finite: at
+    # shape 1 that of a Gamma is minus its value, for negative values too.
+    loss = TraceMeanField_ELBO()(Shifted(), RealGuide())
+    words = "at step 1 .*the value of site 'z' lies outside the support of its distribution"
+    with pyro.validation_enabled(False), pytest.raises(NonFiniteLossError, match=words) as raised:
+        fit(loss, torch.zeros(30), num_epochs=1, progress=False)
+    assert raised.value.site == "z"
+
+
+def test_a_value_outside_the_support_is_the_reason_for_its_log_probability():
+    loss = Trace_ELBO()(Shifted(2.0), RealGuide())
+    words = "log-probability of the value of site 'z' is not finite, since the value lies outside"
+    with pyro.validation_enabled(False), pytest.raises(NonFiniteLossError, match=words):
+        fit(loss, torch.zeros(30), num_epochs=1, progress=False)
+
+
+def test_a_masked_value_may_lie_outside_the_support():
+    class Masked(Shifted):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+                with pyro.poutine.mask(mask=x > 0):
+                    pyro.sample("x", dist.Gamma(self.shape, self.scale), obs=x)
+                infinite = torch.isfinite(z) / 0.0 if torch.is_grad_enabled() else 0.0
+                pyro.factor("f", infinite)
+
+    loss = Trace_ELBO()(Masked(), RealGuide())
+    with pyro.validation_enabled(False), pytest.raises(NonFiniteLossError) as raised:
+        fit(loss, torch.linspace(-1, 1, 8), num_epochs=1, progress=False)
+    assert raised.value.site == "f"
+
+
+def test_an_error_is_not_taken_for_what_is_merely_outside_the_support():
+    class Faulty(Shifted):
+        def forward(self, x):
+            super().forward(x)
+            raise RuntimeError("a fault of its own")
+
+    loss = Trace_ELBO()(Faulty(), RealGuide())
+    with pyro.validation_enabled(False), pytest.raises(RuntimeError, match="a fault of its own"):
+        fit(loss, torch.zeros(30), num_epochs=1, progress=False)
 
 
 def test_what_cannot_be_shown_again_is_said_to_be_so():

@@ -37,13 +37,31 @@ def test_it_is_the_mean_over_the_data_in_evaluation_mode_without_gradient():
     history = fit(
         loss, (x[:4], y[:4]), optimizer, num_epochs=1, batch_size=4, held_out=(x, y), progress=False
     )
-    # The trial call, the step, and ten data in batches of four.
+    # The trial calls, the step, and ten data in batches of four.
     assert seen == [
         (True, False, 4),
+        (False, False, 4),
         (True, True, 4),
         *((False, False, size) for size in (4, 4, 2)),
     ]
     assert history.held_out[0] == pytest.approx(loss(x, y).item() / 10, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [
+        (pixels(5, 7).bernoulli(), r"held_out that the loss takes .* got the shapes \[\(5, 7\)\]"),
+        ((pixels(5), pixels(5)), "batches of held_out have 2 tensors"),
+        (pixels(5).double(), r"got held_out of torch.float64 .* give held_out.to\(torch.float32\)"),
+    ],
+)
+def test_held_out_data_that_do_not_fit_are_found_before_the_first_step(held_out, words):
+    loss = pair_loss()
+    before = state_of(loss)
+    with pytest.raises(ValueError, match=words):
+        fit(loss, pixels().bernoulli(), num_epochs=1, held_out=held_out, progress=False)
+    assert_same(before, state_of(loss))
+    assert all(module.training for module in loss.modules())
 
 
 def test_the_noise_is_the_same_after_every_epoch():

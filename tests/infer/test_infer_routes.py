@@ -254,3 +254,16 @@ def test_a_parameter_of_both_keeps_the_models_gradient(objective: Any) -> None:
     error = grads.std() / len(grads) ** 0.5
     assert float((grads.mean() - exact).abs() / error) < 4
     assert float(grads.mean().abs() / error) > 10
+
+
+def test_one_objective_serves_models_of_different_nesting() -> None:
+    """Their arguments have the same number of dimensions; their plates do not."""
+    flat, square = vae(6, 2, (4,)), vae((2, 6), 2, (4,))
+    x = torch.zeros(5, 2, 6)
+    objective = ImportanceWeightedELBO(3)
+    for pair in (square, flat, square):
+        loss = objective.loss(pair.model, pair.guide, x)
+        expected = ImportanceWeightedELBO(3).loss(pair.model, pair.guide, x)
+        assert loss.isfinite()
+        assert expected.isfinite()
+    assert len(objective._nestings) == 2

@@ -149,11 +149,30 @@ def test_the_scale_of_the_discretised_logistic() -> None:
         (lambda: GaussianLikelihood(scale=0.005), "0 < floor < scale, got floor=0.01"),
         (lambda: GaussianLikelihood("decoded", floor=0.0), "0 < floor"),
         (lambda: CategoricalLikelihood(1), "at least 2 classes, got 1"),
+        (lambda: DiscretizedLogisticLikelihood(num_levels=1), "num_levels of 2 or more.*got num_l"),
+        (lambda: DiscretizedLogisticLikelihood(1.0, 0.0), "low < high.*low=1.0, high=0.0"),
+        (lambda: DiscretizedLogisticLikelihood(initial_scale=0.0), "initial_scale > 0.*=0.0"),
     ],
 )
 def test_wrong_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "message"),
+    [
+        (CategoricalLikelihood(3), 5, r"dimension of 3, the logits.*params_per_pixel=3"),
+        (GaussianLikelihood("decoded"), 3, r"dimension of 2, the mean.*params_per_pixel=2"),
+        (DiscretizedLogisticLikelihood(), 7, r"dimension of 2, the location.*params_per_pixel=2"),
+        (DiagonalNormalPosterior(), 3, "an even last dimension"),
+        (CholeskyNormalPosterior(), 4, r"2, 5, 9, \.\.\. for 1, 2, 3"),
+    ],
+)
+def test_a_network_of_another_width(family: Any, width: int, message: str) -> None:
+    for shape in [(4, width), (2, 4, width), ()]:
+        with pytest.raises(ValueError, match=message):
+            family.condition(torch.zeros(shape))
 
 
 def test_a_function_with_hidden_parameters_is_no_network() -> None:

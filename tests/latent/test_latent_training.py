@@ -3,6 +3,7 @@
 """Both of Pyro's routes train every parameter of every pair, and what goes wrong is said."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -10,11 +11,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
+from torch.distributions import kl_divergence
 
-from pyro_deepgen.latent import VAE, vae
+from pyro_deepgen.infer import MeanFieldELBO
+from pyro_deepgen.latent import VAE, GaussianLikelihood, vae
 from tests.tables import PAIRS, PairRow, named
 
 every = pytest.mark.parametrize("row", **named(PAIRS))
@@ -99,7 +102,7 @@ def test_svi_refuses_a_copy_and_a_namesake() -> None:
     pair.guide(x)
     assert any(name.startswith("digits.encoder") for name in pyro.get_param_store())
     for other in (copy.deepcopy(pair), vae(3, 2, (4,), name="digits")):
-        with pytest.raises(ValueError, match=r"name of its own.*name=.*clear_param_store"):
+        with pytest.raises(ValueError, match=r"clear_param_store.*name of its own.*name=.*load_st"):
             other.model(x)
         with pyro.settings.context(module_local_params=True):
             other.model(x)
@@ -107,15 +110,78 @@ def test_svi_refuses_a_copy_and_a_namesake() -> None:
     copy.deepcopy(pair).model(x)
 
 
+class Program(PyroModule):
+    """A pair inside another module."""
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        self.pair = vae(3, 2, (4,))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pair.model(x)
+
+
+def test_the_ways_out_of_a_shared_name_are_right_inside_another_module() -> None:
+    x = torch.zeros(4, 3)
+    Program()(x)
+    with pytest.raises(ValueError, match=r"name to the outermost, super\(\).__init__\(name\)"):
+        Program()(x)
+    Program("second")(x)
+    assert any(name.startswith("second.pair.decoder") for name in pyro.get_param_store())
+
+
+def test_a_loaded_store_is_refused_and_a_loaded_state_is_not(tmp_path: Path) -> None:
+    x = torch.bernoulli(torch.full((4, 3), 0.5))
+    trained = vae(3, 2, (4,), name="digits")
+    SVI(trained.model, trained.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    pyro.get_param_store().save(str(tmp_path / "store"))
+    pyro.clear_param_store()
+    pyro.get_param_store().load(str(tmp_path / "store"))
+    pair = vae(3, 2, (4,), name="digits")
+    with pytest.raises(ValueError, match=r"the store was loaded.*use load_state_dict"):
+        pair.model(x)
+    pyro.clear_param_store()
+    pair.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(pair.encode(x).mean, trained.encode(x).mean)
+    before = values(pair)
+    SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert unmoved(pair, before) == set()
+
+
+class Annealed(poutine.messenger.Messenger):
+    """The handler of the docstring of `Pair`."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.beta
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO, MeanFieldELBO])
+def test_a_scaled_divergence_is_the_textbook_loss(objective: Any, float64: torch.dtype) -> None:
+    pyro.settings.set(module_local_params=True)
+    decoder = nn.Linear(2, 3)
+    scale = 3.0  # wide, so that the divergence shows above the noise
+    pair = VAE(nn.Linear(3, 4), decoder, 2, likelihood=GaussianLikelihood(scale=scale))
+    x, beta = torch.randn(5, 3), 0.3
+    q = pair.encode(x)
+    divergence = kl_divergence(q, dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)).sum()
+    spread = decoder.weight**2 @ q.variance.T  # (3, 5): E|x - Wz - b|^2 is a closed form
+    normal = pair.decode(q.mean)
+    error = -normal.log_prob(x).sum() + spread.sum() / (2 * scale**2)
+    exact = float((error + beta * divergence).detach())
+    with Annealed(beta), torch.no_grad():
+        loss = objective()(pair.model, pair.guide)
+        losses = torch.stack([loss(x) for _ in range(400)])
+    error_of_mean = float(losses.std()) / len(losses) ** 0.5
+    assert abs(float(losses.mean()) - exact) < 4 * error_of_mean
+    assert abs(float((error + divergence).detach()) - exact) > 8 * error_of_mean  # without beta
+
+
 def test_a_pair_inside_another_module_trains() -> None:
-    class Program(PyroModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.pair = vae(3, 2, (4,))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.pair.model(x)
-
     pyro.settings.set(module_local_params=True)  # before the module is made, as Pyro wants it
     program, x = Program(), torch.bernoulli(torch.full((16, 3), 0.5))
     before = values(program)

@@ -4,6 +4,7 @@
 
 from math import log
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -77,3 +78,28 @@ def test_an_unknown_site_is_named() -> None:
     pair = vae(4, 3, ())
     with pytest.raises(ValueError, match=r"'z3' in the guide, got \['z'\]"):
         active_units(pair.guide, torch.zeros(5, 4), site="z3")
+
+
+def test_active_units_that_would_say_nothing_are_refused() -> None:
+    pair = vae(4, 3, ())
+    x = torch.rand(5, 4).round()
+    with pytest.raises(ValueError, match="at least 2 data, got 1"):
+        active_units(pair.guide, x[:1])
+    with pytest.raises(ValueError, match=r"observes \['x'\], as a model does; give the guide"):
+        active_units(pair.model, x)
+    with pytest.raises(ValueError, match="num_particles to be an integer of at least 1, got 0"):
+        active_units(pair.guide, x, num_particles=0)
+    with pytest.raises(ValueError, match="batch_size to be an integer of at least 1, got 0"):
+        active_units(pair.guide, x, batch_size=0)
+
+
+def test_a_guide_may_have_factors_and_computed_sites() -> None:
+    pair = vae(4, 3, ())
+
+    def guide(x: torch.Tensor) -> None:
+        with pyro.plate("rows", len(x)):
+            pyro.deterministic("twice", 2 * x, event_dim=1)
+            pyro.factor("weight", x.sum(-1), has_rsample=False)
+        pair.guide(x)
+
+    assert active_units(guide, torch.rand(5, 4)).variance.shape == (3,)

@@ -16,7 +16,7 @@ from pyro_deepgen.latent import (
     semi_supervised_vae,
     vae,
 )
-from pyro_deepgen.metrics import log_likelihood, naive_log_likelihood
+from pyro_deepgen.metrics import active_units, log_likelihood, naive_log_likelihood
 
 NOISE = 0.5
 
@@ -124,6 +124,42 @@ def test_disagreeing_tensors_are_refused() -> None:
         log_likelihood(pair.model, pair.guide, torch.ones(6, 3), torch.ones(5, 2))
     with pytest.raises(ValueError, match="one common number of data"):
         log_likelihood(pair.model, pair.guide)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_particles": 0}, "num_particles to be an integer of at least 1, got 0"),
+        ({"num_particles": 1.5}, "num_particles to be an integer of at least 1, got 1.5"),
+        ({"num_particles": True}, "num_particles"),
+        ({"max_rows": 0}, "max_rows to be an integer of at least 1, got 0"),
+    ],
+)
+def test_numbers_that_count_nothing_are_refused(settings, words: str) -> None:
+    pair = vae(3, 2, (4,))
+    for call in (
+        lambda: log_likelihood(pair.model, pair.guide, torch.ones(6, 3), **settings),
+        lambda: naive_log_likelihood(pair.model, torch.ones(6, 3), **settings),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_no_data_are_refused() -> None:
+    pair = vae(3, 2, (4,))
+    with pytest.raises(ValueError, match="at least 1 datum, got 0"):
+        log_likelihood(pair.model, pair.guide, torch.ones(0, 3))
+
+
+def test_a_pair_in_the_place_of_its_programs_is_refused() -> None:
+    pair, x = vae(3, 2, (4,)), torch.ones(6, 3)
+    for call in (log_likelihood, naive_log_likelihood):
+        with pytest.raises(ValueError, match=r"expected a model, got the pair VAE; .*pair\.model"):
+            call(pair, x)
+    with pytest.raises(ValueError, match="expected a guide that can be called, got Tensor"):
+        log_likelihood(pair.model, x)
+    with pytest.raises(ValueError, match=r"expected a guide, got the pair VAE"):
+        active_units(pair, x)
 
 
 def test_a_model_with_another_plate_is_refused() -> None:

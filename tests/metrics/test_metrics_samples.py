@@ -92,11 +92,70 @@ def test_mmd_has_gradients(float64: torch.dtype) -> None:
     assert torch.autograd.gradcheck(lambda x: mmd(x, y, inverse_multiquadric_kernel(1.0)), (x,))
 
 
+@pytest.mark.parametrize(("bandwidth", "shift"), [(0.003, 0.0), (0.2, 100.0)])
+def test_distances_keep_their_digits_in_single_precision(bandwidth: float, shift: float) -> None:
+    """With a bandwidth that is small beside the data, and for data far from 0."""
+    samples = torch.rand(50, 784) + shift
+    x = samples[:10] + bandwidth / 8
+    exact = parzen_log_likelihood(samples.double(), x.double(), bandwidth)
+    found = parzen_log_likelihood(samples, x, bandwidth).double()
+    # The exponent of the nearest is about 784 / 128 = 6, a sum of 784 terms: in float32 off by
+    # less than 784 * 1.2e-7 * 6 = 6e-4; the constant, below 4000, by 5e-4.
+    assert (found - exact).abs().max() < 1.1e-3
+    expanded = torch.cdist(x, samples, compute_mode="use_mm_for_euclid_dist").square()
+    wrong = (expanded.double() - torch.cdist(x.double(), samples.double()).square()).abs()
+    assert wrong.diagonal().max() / (2 * bandwidth**2) > 0.1
+
+
 def test_samples_of_different_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="same number of dimensions"):
         mmd(torch.zeros(5, 2), torch.zeros(5, 3))
     with pytest.raises(ValueError, match="at least 2 data"):
         mmd(torch.zeros(1, 2), torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_samples_that_are_not_floating_point_are_refused(dtype: torch.dtype) -> None:
+    images = torch.randint(0, 2, (10, 1, 4, 4)).to(dtype)
+    for call in (
+        lambda: mmd(images, images),
+        lambda: median_bandwidth(images, images),
+        lambda: parzen_log_likelihood(images, images, 0.1),
+        lambda: parzen_log_likelihood(images.float(), images, 0.1),
+    ):
+        with pytest.raises(ValueError, match=rf"floating-point samples, got {dtype}; give x.float"):
+            call()
+
+
+def test_samples_of_two_dtypes_arrays_and_numbers_are_refused() -> None:
+    x = torch.rand(5, 2)
+    with pytest.raises(ValueError, match=r"one dtype, got torch.float32 and torch.float64; give"):
+        mmd(x, x.double())
+    with pytest.raises(ValueError, match=r"tensors, got ndarray; make one by torch.as_tensor"):
+        mmd(x.numpy(), x)
+    with pytest.raises(ValueError, match=r"shape \(n, ...\), got one number"):
+        parzen_log_likelihood(x[0, 0], x[0, 0], 0.1)
+    with pytest.raises(ValueError, match=r"got shapes \(0, 2\) and \(5, 2\)"):
+        parzen_log_likelihood(x[:0], x, 0.1)
+
+
+def test_numbers_are_vectors_of_one_dimension() -> None:
+    x, y = torch.rand(5), torch.rand(6)
+    assert mmd(x, y) == mmd(x[:, None], y[:, None])
+    assert torch.equal(
+        parzen_log_likelihood(x, y, 0.1), parzen_log_likelihood(x[:, None], y[:, None], 0.1)
+    )
+
+
+def test_a_bandwidth_of_zero_is_refused() -> None:
+    constant = torch.ones(10, 2)
+    with pytest.raises(ValueError, match=r"got 0.0: most data are the same .*gaussian_kernel\("):
+        mmd(constant, constant)
+    assert mmd(constant, constant, gaussian_kernel(1.0)) == 0
+    for kernel in (gaussian_kernel, inverse_multiquadric_kernel):
+        for bandwidth in (0.0, -1.0, float("nan")):
+            with pytest.raises(ValueError, match="positive bandwidth"):
+                kernel(bandwidth)
 
 
 def test_the_median_distance() -> None:

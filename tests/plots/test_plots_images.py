@@ -11,11 +11,14 @@ from torch import Tensor
 
 from pyro_deepgen.plots import (
     image_grid,
+    latent_map,
     latent_sizes,
+    manifold,
     nearest,
     nearest_neighbors,
     reconstructions,
     sample_grid,
+    traversal,
 )
 
 
@@ -150,3 +153,32 @@ def test_wrong_arguments():
         latent_sizes({})
     with pytest.raises(ValueError, match="the samples of 3 latent dimensions must have shape"):
         latent_sizes({3: torch.rand(9)})
+
+
+def test_arrays_are_drawn_as_tensors_are():
+    x = torch.rand(5, 1, 8, 8)
+    array = x.numpy()
+    for draw in (
+        lambda x: sample_grid(x),
+        lambda x: reconstructions(x, x),
+        lambda x: nearest_neighbors(x[:2], x, 3),
+        lambda x: latent_sizes({2: x}),
+        lambda x: traversal(x[:4], [0.0, 1.0], dims=[0, 1]),
+        lambda x: manifold(x[:4], [-1.0, 1.0]),
+    ):
+        assert np.array_equal(pixels(draw(x)), pixels(draw(array)))
+    # One that is not contiguous, or cannot be written to.
+    turned = np.flip(array, 0)
+    turned.flags.writeable = False
+    assert np.array_equal(pixels(sample_grid(turned)), pixels(sample_grid(x.flip(0))))
+    codes, classes = x[:, 0, 0, :2], torch.arange(5)
+    places = [
+        figure.axes[0].collections[0].get_offsets()
+        for figure in (latent_map(codes, classes), latent_map(codes.numpy(), classes.numpy()))
+    ]
+    assert np.array_equal(*places)
+
+
+def test_a_list_is_refused():
+    with pytest.raises(ValueError, match=r"images must be a tensor or an array, got list; .*stack"):
+        sample_grid(list(torch.rand(4, 8, 8)))
