@@ -9,13 +9,16 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 WORKERS ?= 2
 DEMO_THREADS ?= 1
 PYTEST_ARGS ?=
+# What `make bench` passes on, for instance BENCH_ARGS="vae-small --rounds 3".
+BENCH_VENV := .venv-bench
+BENCH_ARGS ?=
 # What `make reproduce` passes to each script, for instance REPRODUCE_ARGS="--device cuda".
 REPRODUCE_ARGS ?=
 
 SOURCES := pyro_deepgen tests tutorials $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs-check notebooks reproduce wheel clean distclean
+.PHONY: help demo test lint format docs-check notebooks reproduce bench wheel clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-zA-Z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,12 +59,26 @@ reproduce: $(VENV) ## run the published experiments (hours; they resume where th
 	set -e; for script in benchmarks/reproduce/*.py; do \
 		$(BIN)/python "$$script" $(REPRODUCE_ARGS); done
 
+# The libraries that we compare with have their own environment; ours comes with the tested versions.
+$(BENCH_VENV)/.installed: setup.cfg constraints.txt benchmarks/requirements.txt \
+		benchmarks/constraints.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		setuptools
+	$(BENCH_VENV)/bin/python -m pip install --disable-pip-version-check -c constraints.txt \
+		-c benchmarks/constraints.txt --no-build-isolation -r benchmarks/requirements.txt -e .
+	@touch $@
+
+bench: $(BENCH_VENV)/.installed ## measure speed beside other libraries; rewrites benchmarks/README.md
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+
 wheel: $(VENV) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean: ## remove what was built, all but the environment
 	rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(BENCH_VENV)/*' \
+		-prune -exec rm -rf {} +
 
-distclean: clean ## remove the environment as well
-	rm -rf $(VENV)
+distclean: clean ## remove the environments as well
+	rm -rf $(VENV) $(BENCH_VENV)

@@ -1,0 +1,20 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""The cases, each with the name of its table in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from . import iwae, logistic_regression, vae
+from .harness import Case
+
+SMALL, LARGE = (20, 32, 5), (784, 400, 20)
+
+CASES: dict[str, Callable[[], Case]] = {
+    "vae-small": lambda: vae.case("vae-small", SMALL, steps=50),
+    "vae-large": lambda: vae.case("vae-large", LARGE, steps=10),
+    "iwae": lambda: iwae.case("iwae", steps=2),
+    "logistic-regression": lambda: logistic_regression.case("logistic-regression", steps=20),
+    "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
+}

@@ -1,0 +1,166 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""A loss and its gradients as compiled graphs, one for each kind of argument."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..tracing import device_only, trace, without_trace
+from .recording import Call, Recording, Uses
+
+Loss = Callable[..., torch.Tensor]
+Named = dict[str, torch.Tensor]
+
+
+class CompiledLoss:
+    """Evaluates a loss of Pyro programs, and its gradients, through compiled graphs.
+
+    For a new kind of arguments the loss is run once as it is, to make parameters that appear on
+    first use, and once more to be recorded; then its graph is compiled (about 20 seconds for a
+    small VAE). The kind of the arguments is the shape, layout, dtype and device of tensors, and the
+    value of all else but floating-point numbers, which are inputs of the graph as tensors are. A
+    new graph is made, too, when a module that the loss uses changes between training and
+    evaluation or gets another parameter or buffer, when a tensor that the loss uses changes its
+    shape, dtype or ``requires_grad``, and when Pyro's store gets another tensor for a parameter.
+
+    Args:
+        loss: function whose value is a scalar tensor; may contain anything that
+            :func:`pyro_deepgen.tracing.trace` can record.
+        modules: modules that the loss uses; others are found when they are called.
+        max_graphs: how many graphs are kept; the one that was not used for longest goes first.
+        backend: backend of ``torch.compile``, or ``None`` to run the recorded operations as they
+            are.
+        mode: mode of ``torch.compile``; default: ``"reduce-overhead"`` (graph replay) on CUDA.
+
+    Raises:
+        ValueError: if ``max_graphs < 1``; at a call, if the loss is no scalar tensor, if an
+            argument is a NumPy array, or if the loss replaces a buffer of a module.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> compiled = CompiledLoss(lambda x: (weight * x).sum(), [], backend=None)
+        >>> loss, gradients = compiled.gradients([weight], torch.tensor([3.0, 4.0]))
+        >>> float(loss), gradients[0].tolist()
+        (11.0, [3.0, 4.0])
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        modules: Sequence[nn.Module],
+        *,
+        max_graphs: int = 8,
+        backend: str | None = "inductor",
+        mode: str | None = None,
+    ) -> None:
+        if max_graphs < 1:
+            raise ValueError(f"expected max_graphs of 1 or more, got {max_graphs}")
+        self.loss = loss
+        self.modules = modules
+        self.max_graphs = max_graphs
+        self.backend, self.mode = backend, mode
+        self.num_recordings = 0
+        self._recordings: list[Recording] = []  # the one that was used last comes first
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs are kept now."""
+        return len(self._recordings)
+
+    def gradients(
+        self, parameters: Sequence[torch.Tensor], *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """The loss and its gradient for each parameter (``None`` where there is none)."""
+        call = Call(args, kwargs)
+        leaves = {str(i): p for i, p in enumerate(parameters) if p.requires_grad}
+        recording = self.recording(call, lambda found: leaves, ("gradients", *map(id, parameters)))
+        loss, *gradients = recording.graph(*call.tensors)
+        given = dict(zip(recording.parameters, gradients, strict=True))
+        return loss, [given.get(str(i)) for i in range(len(parameters))]
+
+    def value(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The loss alone."""
+        call = Call(args, kwargs)
+        return self.recording(call, lambda found: {}, ("value",)).graph(*call.tensors)[0]
+
+    def recording(
+        self, call: Call, choose: Callable[[Named], Named], purpose: tuple[Any, ...]
+    ) -> Recording:
+        """The recording for a call, made now where there is none.
+
+        Args:
+            call: the call.
+            choose: takes the parameters in the program's ``pyro.param`` statements and gives those
+                to differentiate by; the graph's outputs are the loss and these gradients.
+            purpose: tells recordings for the same call but other ``choose`` apart.
+        """
+        key = (purpose, call.key)
+        for place, recording in enumerate(self._recordings):
+            if recording.key == key and recording.holds():
+                if place:
+                    self._recordings.insert(0, self._recordings.pop(place))
+                return recording
+        recording = self._record(call, choose, key)
+        self._recordings = [recording, *self._recordings][: self.max_graphs]
+        self.num_recordings += 1
+        if self.num_recordings == 4 * self.max_graphs:
+            warnings.warn(
+                f"the loss has been recorded {self.num_recordings} times: an argument that is "
+                "neither a tensor nor a float, or the shape of a tensor, changes again and again; "
+                "pass it as a tensor or a float, or train with pyro.infer.SVI",
+                stacklevel=4,
+            )
+        return recording
+
+    def compare(self, recording: Recording, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of the recorded operations, and of the program, for the same random draws."""
+        with without_trace():
+            ours = recording.graph.interpret(*call.tensors)[0]
+        args, kwargs = call.with_tensors(call.tensors)
+        with without_trace(), device_only(), torch.enable_grad():
+            eager = self.loss(*args, **kwargs).detach()
+        return ours, eager
+
+    def _record(self, call: Call, choose: Callable[[Named], Named], key: Any) -> Recording:
+        uses = Uses(self.modules)
+        args, kwargs = call.with_tensors(call.tensors)
+        with without_trace(), uses, torch.enable_grad():
+            value = self.loss(*args, **kwargs)
+        if not isinstance(value, torch.Tensor) or value.dim():
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ValueError(f"expected a loss that is a scalar tensor, got {got}")
+        modules = uses.modules()
+        buffers = [dict(module._buffers) for module in modules]
+        parameters = choose(uses.parameters())
+        leaves = list(parameters.values())
+
+        def function(*tensors: torch.Tensor) -> list[Any]:
+            with torch.enable_grad():
+                args, kwargs = call.with_tensors(tensors)
+                loss = self.loss(*args, **kwargs)
+            if not (leaves and loss.requires_grad):
+                return [loss.detach(), *(None for _ in leaves)]
+            return [loss.detach(), *torch.autograd.grad(loss, leaves, allow_unused=True)]
+
+        graph = trace(function, call.tensors)
+        for module, before in zip(modules, buffers, strict=True):
+            changed = [n for n, b in module._buffers.items() if b is not before.get(n)]
+            if changed:
+                module._buffers.update(before)
+                raise ValueError(
+                    f"the loss gives {type(module).__name__} new tensors for its buffers "
+                    f"{changed}, which a graph cannot: change them in place, as with copy_"
+                )
+        if self.backend is not None:
+            mode = self.mode
+            if mode is None and any(t.is_cuda for t in (*graph.captured, *call.tensors)):
+                mode = "reduce-overhead"
+            graph.compile(backend=self.backend, **({"mode": mode} if mode else {}))
+        return Recording(key, graph, parameters, modules)

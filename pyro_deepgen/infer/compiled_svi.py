@@ -1,0 +1,174 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""Stochastic variational inference at the speed of compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.optim import PyroOptim
+from torch import nn
+from torch.optim import Optimizer
+
+from .compiled_loss import CompiledLoss
+from .recording import Call, Recording, unique_names
+from .traces import Program
+
+
+class CompiledSVI:
+    """``pyro.infer.SVI`` whose loss and gradients are one compiled graph.
+
+    Pyro's handlers run in Python while the graph is recorded, at the first step, and never again.
+    Random draws are fresh at every step, and ``torch.manual_seed`` reproduces a run. The optimiser
+    runs as it is.
+
+    What the model reads that is not a tensor is frozen at the recording: an attribute that is a
+    number, ``random.random()``, the length of a list. Pass such things as arguments (a change of
+    an argument is seen, and a floating-point one costs no new graph), keep them as tensors and
+    change these in place, or let ``check_every`` compare with Pyro's own loss. Python control flow
+    on a sampled value cannot be recorded; the error names the line and the site, and
+    ``pyro.infer.SVI`` is the way there.
+
+    Args:
+        model: a model.
+        guide: its guide.
+        optim: an optimiser of ``pyro.optim`` (over Pyro's parameter store, as for ``SVI``), or one
+            of ``torch.optim`` over the parameters of model and guide (with
+            ``pyro.settings.set(module_local_params=True)``).
+        loss: an ELBO with ``differentiable_loss``: Pyro's ``Trace_ELBO``, ``TraceMeanField_ELBO``
+            and ``TraceEnum_ELBO``, and all of ours.
+        as_tensor: let :meth:`step` return the loss as a tensor, without waiting for the device.
+        check_every: after every so many steps, compare the loss of the recorded operations with
+            that of the program for the same random draws.
+        max_graphs: how many graphs are kept, one for each kind of arguments.
+        backend: backend of ``torch.compile``; ``None`` runs the recorded operations as they are,
+            which needs no compilation.
+        mode: mode of ``torch.compile``.
+
+    Raises:
+        ValueError: if the loss has no ``differentiable_loss``, or the optimiser is of another
+            kind; at the first step, if a parameter gets no gradient or is missing from the
+            optimiser.
+
+    Example:
+        >>> import pyro, torch
+        >>> from pyro.infer import Trace_ELBO
+        >>> from pyro_deepgen.latent import vae
+        >>> pair = vae(6, 2, hidden_dims=(16,))
+        >>> optim = pyro.optim.Adam({"lr": 1e-2})
+        >>> svi = CompiledSVI(pair.model, pair.guide, optim, Trace_ELBO(), backend=None)
+        >>> x = torch.bernoulli(torch.full((50, 6), 0.1))
+        >>> losses = [svi.step(x) for _ in range(100)]
+        >>> sum(losses[-10:]) < sum(losses[:10])
+        True
+    """
+
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        optim: PyroOptim | Optimizer,
+        loss: ELBO,
+        *,
+        as_tensor: bool = False,
+        check_every: int | None = None,
+        max_graphs: int = 8,
+        backend: str | None = "inductor",
+        mode: str | None = None,
+    ) -> None:
+        differentiable: Any = getattr(loss, "differentiable_loss", None)
+        if not callable(differentiable):
+            raise ValueError(
+                "expected an ELBO with differentiable_loss, such as Trace_ELBO() or "
+                f"TraceEnum_ELBO(), got {type(loss).__name__}; train with pyro.infer.SVI instead"
+            )
+        if not isinstance(optim, PyroOptim | Optimizer) or isinstance(optim, torch.optim.LBFGS):
+            raise ValueError(
+                "expected an optimiser of pyro.optim or torch.optim that takes one gradient a "
+                f"step, got {type(optim).__name__}"
+            )
+        self.model, self.guide, self.optim, self.elbo = model, guide, optim, loss
+        self.as_tensor, self.check_every = as_tensor, check_every
+        self.num_steps = 0
+        modules = [p for p in (model, guide) if isinstance(p, nn.Module)]
+        self.compiled = CompiledLoss(
+            lambda *args, **kwargs: differentiable(model, guide, *args, **kwargs),
+            modules,
+            max_graphs=max_graphs,
+            backend=backend,
+            mode=mode,
+        )
+        self._found = False
+
+    def step(self, *args: Any, **kwargs: Any) -> float | torch.Tensor:
+        """Take a gradient step and return the loss."""
+        call = Call(args, kwargs)
+        recording = self.compiled.recording(call, self._choose, ("step",))
+        parameters = list(recording.parameters.values())
+        loss: torch.Tensor
+        loss, *gradients = recording.graph(*call.tensors)
+        if not self._found:
+            _require_gradients(recording.parameters, gradients)
+            self._found = True
+        self.num_steps += 1
+        if self.check_every and self.num_steps % self.check_every == 0:
+            self._check(recording, call)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if isinstance(self.optim, PyroOptim):
+            self.optim(parameters)
+        else:
+            self.optim.step()
+        for parameter in parameters:
+            parameter.grad = None
+        # The next replay of a captured graph would overwrite the tensor.
+        return loss.clone() if self.as_tensor else float(loss)
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> float | torch.Tensor:
+        """The loss without a step."""
+        loss = self.compiled.value(*args, **kwargs)
+        return loss.clone() if self.as_tensor else float(loss)
+
+    def _choose(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The parameters to train, of those in the program's ``pyro.param`` statements."""
+        if isinstance(self.optim, Optimizer):
+            modules = [named for m in self.compiled.modules for named in m.named_parameters()]
+            found = unique_names([*found.items(), *modules])
+            held = {id(p) for group in self.optim.param_groups for p in group["params"]}
+            if missing := sorted(n for n, p in found.items() if id(p) not in held):
+                raise ValueError(
+                    f"expected an optimiser over all parameters, but it lacks {missing}: call the "
+                    "loss once before making it, where parameters appear on first use; pass the "
+                    "parameters of both model and guide; or freeze those with "
+                    "requires_grad_(False)"
+                )
+        if not found:
+            raise ValueError(
+                "the model and guide have no parameters to train: register modules with "
+                "pyro.module, or make them PyroModules"
+            )
+        return found
+
+    def _check(self, recording: Recording, call: Call) -> None:
+        ours, eager = self.compiled.compare(recording, call)
+        if not torch.allclose(ours, eager, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise RuntimeError(
+                f"at step {self.num_steps} the recorded loss is {float(ours):.7g}, the program's "
+                f"{float(eager):.7g} for the same random draws: the program reads something that "
+                "changed since the recording and is neither a tensor nor an argument; pass it as "
+                "an argument, or keep it in a tensor that is changed in place"
+            )
+
+
+def _require_gradients(
+    parameters: dict[str, torch.Tensor], gradients: Sequence[torch.Tensor | None]
+) -> None:
+    names = [n for n, g in zip(parameters, gradients, strict=True) if g is None]
+    if names:
+        raise ValueError(
+            f"the parameters {names} get no gradient, so they would never be trained: freeze "
+            "them with requires_grad_(False), or look at where model and guide use them"
+        )

@@ -1,0 +1,10 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""A Pyro program as one graph of tensor operations."""
+
+from .device_only import device_only
+from .graph import Graph, trace
+from .refusal import TracingError
+from .undo import without_trace
+
+__all__ = ["Graph", "TracingError", "device_only", "trace", "without_trace"]
