@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import iwae, logistic_regression, vae
+from . import deep_markov, iwae, logistic_regression, vae
 from .harness import Case
 
 SMALL, LARGE = (20, 32, 5), (784, 400, 20)
@@ -16,5 +16,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "vae-large": lambda: vae.case("vae-large", LARGE, steps=10),
     "iwae": lambda: iwae.case("iwae", steps=2),
     "logistic-regression": lambda: logistic_regression.case("logistic-regression", steps=20),
+    "deep-markov": lambda: deep_markov.case("deep-markov", steps=1),
     "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
 }

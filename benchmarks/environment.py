@@ -15,7 +15,9 @@ _PACKAGES = ("torch", "pyro-ppl", "jax", "numpyro")
 
 
 def one_thread() -> None:
-    """Keep every library to one thread and compile afresh; call before importing any of them."""
+    """Keep every library to one core and compile afresh; call before importing any of them."""
+    if hasattr(os, "sched_setaffinity"):  # XLA uses a second thread whatever it is told
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"

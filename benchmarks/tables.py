@@ -11,7 +11,7 @@ from .harness import Result
 
 _HEADER = (
     "| contestant | ms a step: median | quartiles | fastest | processor time, median "
-    "| time relative to the first row | by processor time | first step |\n"
+    "| time relative to the first row | by processor time | first two steps |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chains": {"nn", "distributions", "mcmc"},
     "diffusion": {"nn", "distributions"},
     "infer": {"mcmc", "tracing", "distributions"},
-    "fit": {"infer"},
+    "fit": {"infer", "tracing"},
     "metrics": {"infer", "distributions"},
     "datasets": set(),
     "plots": set(),

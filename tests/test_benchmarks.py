@@ -10,14 +10,14 @@ import numpy as np
 import pyro
 import pytest
 
-from benchmarks import iwae, logistic_regression, tables, vae
+from benchmarks import chorales, deep_markov, iwae, logistic_regression, tables, vae
 from benchmarks.cases import CASES
 from benchmarks.harness import (
     Case,
     Contestant,
     DifferentWorkError,
     NotHereError,
-    check_first_step,
+    check_first_steps,
     check_same_loss,
     make_contestants,
     measure,
@@ -79,9 +79,9 @@ def test_equal_contestants_are_measured_in_every_round() -> None:
         ({"gradient_sign": -1.0}, "the gradient of 'peer'"),
         ({"start": -1.0}, "starts at other parameters"),
         ({"timed_offset": 5.0}, "the first step of 'peer' has the loss"),
-        ({"rate": 0.2}, "the first step of 'peer' moves"),
-        ({"rate": 0.05}, "the first step of 'peer' moves"),
-        ({"rate": 0.0}, "the first step of 'peer' moves"),
+        ({"rate": 0.2}, "the first two steps of 'peer' move"),
+        ({"rate": 0.05}, "the first two steps of 'peer' move"),
+        ({"rate": 0.0}, "the first two steps of 'peer' move"),
     ],
 )
 def test_a_contestant_that_does_other_work_is_refused(fault: dict[str, float], said: str) -> None:
@@ -90,8 +90,8 @@ def test_a_contestant_that_does_other_work_is_refused(fault: dict[str, float], s
 
 
 def test_a_first_contestant_that_does_not_move_is_refused() -> None:
-    with pytest.raises(DifferentWorkError, match="'ours' moves"):
-        check_first_step(toy_case(), {"ours": 3.0}, [2.9, 3.0, 3.1], {"ours": 0.0})
+    with pytest.raises(DifferentWorkError, match="'ours' move"):
+        check_first_steps(toy_case(), {"ours": 3.0}, [2.9, 3.0, 3.1], {"ours": 0.0})
 
 
 def test_the_ratio_compares_samples_of_the_same_round() -> None:
@@ -158,3 +158,39 @@ def test_the_contestants_that_are_here_have_the_same_loss_and_gradient(
         contestants, _ = make_contestants(small)
         assert {"CompiledSVI", "Pyro SVI", "PyTorch by hand"} <= set(contestants)
         check_same_loss(small, contestants)
+
+
+def test_the_deep_markov_contestants_have_the_same_loss_and_gradient(
+    data_file: Callable[[str], Path],
+) -> None:
+    data_file(chorales.FILE)
+    with pyro.validation_enabled(False):
+        small = deep_markov.case("d", batch=2, chunk=3, longest=5, steps=1)
+        contestants, _ = make_contestants(small)
+        ours = [name for name in contestants if name.startswith("CompiledFunction")]
+        assert len(ours) == 2
+        assert {"Pyro SVI", "PyTorch by hand"} <= set(contestants)
+        check_same_loss(small, contestants)
+
+
+def test_the_chorales_are_padded_and_reversed_within_their_lengths(
+    data_file: Callable[[str], Path],
+) -> None:
+    lengths = np.load(data_file(chorales.FILE))["train_lengths"][:20]
+    x, mask, backwards, _ = chorales.chorales(20, 4)
+    assert x.shape == (20, lengths.max() + -lengths.max() % 4, 88)
+    assert mask.sum(1).tolist() == lengths.tolist()
+    assert not x[~mask].any()
+    for row, length in enumerate(lengths):
+        assert x[row, : int(length)].any(-1).float().mean() > 0.5
+        assert backwards[row, : int(length)].flip(0).equal(x[row, : int(length)])
+
+
+def test_a_case_without_its_data_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in (None, str(tmp_path)):
+        monkeypatch.delenv("PYRO_DEEPGEN_DATA", raising=False)
+        if folder is not None:
+            monkeypatch.setenv("PYRO_DEEPGEN_DATA", folder)
+        result = measure(CASES["deep-markov"](), rounds=1)
+        assert not result.samples
+        assert "jsb_chorales.npz is not in the folder" in next(iter(result.missing.values()))

@@ -76,6 +76,10 @@ def read(path: Path) -> dict[str, Any] | None:
         # torch.load does not look at the checksums that the file has for each of its parts.
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            # And of a part that is marked as a folder it reads nothing, and gives stray memory.
+            folders = [part.filename for part in archive.infolist() if part.external_attr & 0x10]
+        if folders:
+            raise zipfile.BadZipFile(f"{folders[0]} is marked as a folder")
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state = _load(path)

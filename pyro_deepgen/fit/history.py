@@ -17,6 +17,7 @@ class History:
         held_out: mean held-out loss after each epoch; empty without held-out data.
         num_steps: optimiser steps since the start of the run, resumed parts included.
         seconds: time spent in the run, resumed parts included.
+        compile_seconds: the part of them in which graphs of the loss were made (``compile``).
         stopped: ``"finished"`` (all epochs done), ``"early"`` (no more improvement on the
             held-out data) or ``"interrupted"`` (Ctrl-C).
 
@@ -32,6 +33,7 @@ class History:
     held_out: list[float] = field(default_factory=list)
     num_steps: int = 0
     seconds: float = 0.0
+    compile_seconds: float = 0.0
     stopped: Stopped = "finished"
 
     def __len__(self) -> int:

@@ -29,6 +29,7 @@ class Progress:
         self.label = label
         self.sign = 1.0 if label == "loss" else -1.0
         self.num_epochs = num_epochs
+        self.place = ""
         total = None if num_steps is None else num_epochs * num_steps
         self.bar = tqdm(
             total=total, initial=done, disable=not show, unit="step", dynamic_ncols=True
@@ -38,15 +39,30 @@ class Progress:
         """Count one step."""
         self.bar.update()
 
+    def pause(self, doing: str) -> None:
+        """Say what is being done instead of steps."""
+        self.bar.set_description_str(", ".join(filter(None, [self.place, doing])))
+
+    def unpause(self, seconds: float) -> None:
+        """Take time off the clock, so that the rate and the time left are those of the steps."""
+        if self.bar.disable:
+            return
+        self.bar.start_t += seconds
+        self.bar.last_print_t += seconds
+        self.bar.set_description_str(self.place)
+
     def show(self, train: float, history: History) -> None:
         """Show the mean loss of the present epoch and the last one on held-out data."""
         if self.bar.disable:
             return
         epoch = min(len(history) + 1, self.num_epochs)
-        self.bar.set_description_str(f"epoch {epoch}/{self.num_epochs}", refresh=False)
+        self.place = f"epoch {epoch}/{self.num_epochs}"
+        self.bar.set_description_str(self.place, refresh=False)
         figures = f"{self.label} {self.sign * train:.4g}"
         if history.held_out:
             figures += f", held out {self.sign * history.held_out[-1]:.4g}"
+        if history.compile_seconds:
+            figures += f", compilation {history.compile_seconds:.1f} s"
         self.bar.set_postfix_str(figures, refresh=False)
 
     def say(self, text: str) -> None:

@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from . import diagnosis, rng
 from .batches import Batch, Batches, TensorBatches, Transform
 from .diagnosis import Finding, NonFiniteLossError
-from .evaluation import mean_held_out, require_scalar
+from .evaluation import mean_held_out
+from .gradient import GraphGradient, ProgramGradient
 from .history import History
 from .interrupt import Interrupt
 from .keeper import Keeper
@@ -34,6 +35,7 @@ class Plan:
     check_every: int
     checkpoint_every: int | None
     seed: int
+    backend: str | None
 
 
 class Run:
@@ -79,6 +81,7 @@ class Run:
     def go(self, interrupt: Interrupt, bar: Progress) -> History:
         """Train until the last epoch, the end of patience or Ctrl-C."""
         self.interrupt, self.bar = interrupt, bar
+        self.mean_and_gradient = self._way_to_compute()
         self.history.stopped = "finished"
         while not self.is_done():
             for batch in self.batches.epoch(self.at.epoch, self.at.step):
@@ -97,6 +100,12 @@ class Run:
         if self.plan.patience is not None and self.at.best is not None:
             self.loss.load_state_dict(self.at.best.state)
         return self.history
+
+    def _way_to_compute(self) -> ProgramGradient | GraphGradient:
+        if self.plan.backend is None:
+            return ProgramGradient(self.loss)
+        parameters = [parameter for _, parameter in self.trainable]
+        return GraphGradient(self.loss, parameters, self.plan.backend, self.bar, self.history)
 
     def is_done(self) -> bool:
         """Say whether there is no epoch left."""
@@ -145,10 +154,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         mean = torch.zeros((), device=self.device)
         if tensors is not None:
-            loss = self._value(tensors, streams) / count
-            if loss.requires_grad:
-                loss.backward()
-            mean = loss.detach()
+            mean = self._mean(tensors, count, streams)
         if not self.gradients_seen:
             has_data = tensors is not None and self.found is None
             diagnosis.require_gradients(self.trainable, self.ranks, has_data)
@@ -161,9 +167,11 @@ class Run:
             nn.utils.clip_grad_norm_([p for _, p in self.trainable], self.plan.clip_norm)
         return mean
 
-    def _value(self, tensors: tuple[Tensor, ...], streams: dict[str, Tensor]) -> Tensor:
+    def _mean(
+        self, tensors: tuple[Tensor, ...], count: int | Tensor, streams: dict[str, Tensor]
+    ) -> Tensor:
         try:
-            value = self.loss(*tensors)
+            return self.mean_and_gradient(tensors, count)
         except (ValueError, RuntimeError) as error:
             # Pyro's validation, a Bernoulli draw or a Cholesky factor refuse a NaN first.
             found = diagnosis.find_non_finite(self.loss, tensors, streams, self.device)
@@ -174,7 +182,6 @@ class Run:
                 self.found = found
                 return torch.tensor(math.nan, device=self.device)
             raise self._error("cannot be computed", self.history.num_steps + 1, found) from error
-        return require_scalar(value)
 
     def _shared(self, mean: Tensor) -> Tensor:
         """Sum the shares of the mean loss and of its gradient over the processes."""

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..tracing import device_only, trace, without_trace
+from ..tracing import Graph, device_only, trace, without_trace
+from .recorded_update import RecordedUpdate
 from .recording import Call, Recording, Uses
 
 Loss = Callable[..., torch.Tensor]
@@ -36,7 +37,7 @@ class CompiledLoss:
         max_graphs: how many graphs are kept; the one that was not used for longest goes first.
         backend: backend of ``torch.compile``, or ``None`` to run the recorded operations as they
             are.
-        mode: mode of ``torch.compile``; default: ``"reduce-overhead"`` (graph replay) on CUDA.
+        mode: mode of ``torch.compile``. On CUDA, kernels are captured and replayed in any mode.
 
     Raises:
         ValueError: if ``max_graphs < 1``; at a call, if the loss is no scalar tensor, if an
@@ -79,8 +80,11 @@ class CompiledLoss:
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """The loss and its gradient for each parameter (``None`` where there is none)."""
         call = Call(args, kwargs)
-        leaves = {str(i): p for i, p in enumerate(parameters) if p.requires_grad}
-        recording = self.recording(call, lambda found: leaves, ("gradients", *map(id, parameters)))
+        purpose = ("gradients", *map(id, parameters))
+        recording = self.find(purpose, call)
+        if recording is None:
+            leaves = {str(i): p for i, p in enumerate(parameters) if p.requires_grad}
+            recording = self.record(purpose, call, self.prepare(call), leaves)
         loss, *gradients = recording.graph(*call.tensors)
         given = dict(zip(recording.parameters, gradients, strict=True))
         return loss, [given.get(str(i)) for i in range(len(parameters))]
@@ -88,68 +92,63 @@ class CompiledLoss:
     def value(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The loss alone."""
         call = Call(args, kwargs)
-        return self.recording(call, lambda found: {}, ("value",)).graph(*call.tensors)[0]
+        recording = self.find("value", call)
+        if recording is None:
+            recording = self.record("value", call, self.prepare(call), {})
+        return recording.graph(*call.tensors)[0]
 
-    def recording(
-        self, call: Call, choose: Callable[[Named], Named], purpose: tuple[Any, ...]
-    ) -> Recording:
-        """The recording for a call, made now where there is none.
-
-        Args:
-            call: the call.
-            choose: takes the parameters in the program's ``pyro.param`` statements and gives those
-                to differentiate by; the graph's outputs are the loss and these gradients.
-            purpose: tells recordings for the same call but other ``choose`` apart.
-        """
+    def find(self, purpose: Hashable, call: Call) -> Recording | None:
+        """The recording that is good for a call, if there is one."""
         key = (purpose, call.key)
         for place, recording in enumerate(self._recordings):
             if recording.key == key and recording.holds():
                 if place:
                     self._recordings.insert(0, self._recordings.pop(place))
                 return recording
-        recording = self._record(call, choose, key)
-        self._recordings = [recording, *self._recordings][: self.max_graphs]
-        self.num_recordings += 1
-        if self.num_recordings == 4 * self.max_graphs:
-            warnings.warn(
-                f"the loss has been recorded {self.num_recordings} times: an argument that is "
-                "neither a tensor nor a float, or the shape of a tensor, changes again and again; "
-                "pass it as a tensor or a float, or train with pyro.infer.SVI",
-                stacklevel=4,
-            )
-        return recording
+        return None
 
-    def compare(self, recording: Recording, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of the recorded operations, and of the program, for the same random draws."""
-        with without_trace():
-            ours = recording.graph.interpret(*call.tensors)[0]
-        args, kwargs = call.with_tensors(call.tensors)
-        with without_trace(), device_only(), torch.enable_grad():
-            eager = self.loss(*args, **kwargs).detach()
-        return ours, eager
+    def prepare(self, call: Call) -> Uses:
+        """Run the loss as it is, which makes parameters, and note what it uses.
 
-    def _record(self, call: Call, choose: Callable[[Named], Named], key: Any) -> Recording:
+        It runs twice: in its first run an autoguide reads parameters that it replaces before the
+        second.
+        """
         uses = Uses(self.modules)
         args, kwargs = call.with_tensors(call.tensors)
+        with without_trace(), torch.enable_grad():
+            self.loss(*args, **kwargs)
         with without_trace(), uses, torch.enable_grad():
             value = self.loss(*args, **kwargs)
         if not isinstance(value, torch.Tensor) or value.dim():
             got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
             raise ValueError(f"expected a loss that is a scalar tensor, got {got}")
+        return uses
+
+    def record(
+        self,
+        purpose: Hashable,
+        call: Call,
+        uses: Uses,
+        parameters: Named,
+        update: RecordedUpdate | None = None,
+        *,
+        keep: bool = True,
+    ) -> Recording:
+        """Record the loss and its gradients.
+
+        Args:
+            purpose: tells recordings for the same call but other parameters apart.
+            call: the call.
+            uses: what :meth:`prepare` gave.
+            parameters: what to differentiate by; the graph's outputs are the loss and these
+                gradients.
+            update: steps within the graph, whose inputs are then learning rates and arguments, and
+                whose output the loss alone.
+            keep: compile the recording and keep it; otherwise it is for one use.
+        """
         modules = uses.modules()
         buffers = [dict(module._buffers) for module in modules]
-        parameters = choose(uses.parameters())
-        leaves = list(parameters.values())
-
-        def function(*tensors: torch.Tensor) -> list[Any]:
-            with torch.enable_grad():
-                args, kwargs = call.with_tensors(tensors)
-                loss = self.loss(*args, **kwargs)
-            if not (leaves and loss.requires_grad):
-                return [loss.detach(), *(None for _ in leaves)]
-            return [loss.detach(), *torch.autograd.grad(loss, leaves, allow_unused=True)]
-
-        graph = trace(function, call.tensors)
+        graph = self._trace(call, list(parameters.values()), update)
         for module, before in zip(modules, buffers, strict=True):
             changed = [n for n, b in module._buffers.items() if b is not before.get(n)]
             if changed:
@@ -158,9 +157,50 @@ class CompiledLoss:
                     f"the loss gives {type(module).__name__} new tensors for its buffers "
                     f"{changed}, which a graph cannot: change them in place, as with copy_"
                 )
+        recording = Recording((purpose, call.key), graph, parameters, modules, update)
+        if keep:
+            self._keep(recording, call)
+        return recording
+
+    def compare(self, recording: Recording, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of the recorded operations, and of the program, for the same random draws."""
+        with without_trace():
+            ours = recording.graph.interpret(*recording.inputs(call))[0]
+        args, kwargs = call.with_tensors(call.tensors)
+        with without_trace(), device_only(), torch.enable_grad():
+            eager = self.loss(*args, **kwargs).detach()
+        return ours, eager
+
+    def _trace(
+        self, call: Call, leaves: list[torch.Tensor], update: RecordedUpdate | None
+    ) -> Graph:
+        rates = [] if update is None else update.rates
+
+        def function(*tensors: torch.Tensor) -> list[Any]:
+            with torch.enable_grad():
+                args, kwargs = call.with_tensors(tensors[len(rates) :])
+                loss = self.loss(*args, **kwargs)
+            if not (leaves and loss.requires_grad):
+                return [loss.detach(), *(None for _ in leaves)]
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+            if update is None:
+                return [loss.detach(), *gradients]
+            found = zip(leaves, gradients, strict=True)
+            given = {id(leaf): g for leaf, g in found if g is not None}
+            update.apply(given, tensors[: len(rates)])
+            return [loss.detach()]
+
+        return trace(function, [*rates, *call.tensors])
+
+    def _keep(self, recording: Recording, call: Call) -> None:
         if self.backend is not None:
-            mode = self.mode
-            if mode is None and any(t.is_cuda for t in (*graph.captured, *call.tensors)):
-                mode = "reduce-overhead"
-            graph.compile(backend=self.backend, **({"mode": mode} if mode else {}))
-        return Recording(key, graph, parameters, modules)
+            recording.graph.compile(recording.inputs(call), self.backend, self.mode)
+        self._recordings = [recording, *self._recordings][: self.max_graphs]
+        self.num_recordings += 1
+        if self.num_recordings == 4 * self.max_graphs:
+            warnings.warn(
+                f"the loss has been recorded {self.num_recordings} times: an argument that is "
+                "neither a tensor nor a float, or the shape of a tensor, changes again and again; "
+                "pass it as a tensor or a float, or train without compiling",
+                stacklevel=5,
+            )

@@ -13,17 +13,23 @@ from pyro.optim import PyroOptim
 from torch import nn
 from torch.optim import Optimizer
 
-from .compiled_loss import CompiledLoss
-from .recording import Call, Recording, unique_names
+from .compiled_loss import CompiledLoss, Named
+from .recorded_update import RecordedUpdate, optimizers_of
+from .recording import Call, Recording, own_memory, unique_names
 from .traces import Program
 
 
 class CompiledSVI:
-    """``pyro.infer.SVI`` whose loss and gradients are one compiled graph.
+    """``pyro.infer.SVI`` whose step is one compiled graph: loss, gradients and optimiser.
 
-    Pyro's handlers run in Python while the graph is recorded, at the first step, and never again.
-    Random draws are fresh at every step, and ``torch.manual_seed`` reproduces a run. The optimiser
-    runs as it is.
+    Pyro's handlers run in Python while the graph is recorded, at the first steps, and never again.
+    Random draws are fresh at every step, and ``torch.manual_seed`` reproduces a run.
+
+    PyTorch's Adam, AdamW, SGD, RMSprop and their like (all but LBFGS), alone, in ``pyro.optim`` or
+    under a scheduler, are part of the graph from the second step on: their first makes what they
+    remember. Learning rates are inputs of the graph. Any other optimiser, LBFGS and Pyro's
+    ``ClippedAdam`` included, and any with hooks or with ``pyro.optim``'s clipping, steps outside,
+    with the gradients of the graph.
 
     What the model reads that is not a tensor is frozen at the recording: an attribute that is a
     number, ``random.random()``, the length of a list. Pass such things as arguments (a change of
@@ -85,10 +91,9 @@ class CompiledSVI:
                 "expected an ELBO with differentiable_loss, such as Trace_ELBO() or "
                 f"TraceEnum_ELBO(), got {type(loss).__name__}; train with pyro.infer.SVI instead"
             )
-        if not isinstance(optim, PyroOptim | Optimizer) or isinstance(optim, torch.optim.LBFGS):
+        if not isinstance(optim, PyroOptim | Optimizer):
             raise ValueError(
-                "expected an optimiser of pyro.optim or torch.optim that takes one gradient a "
-                f"step, got {type(optim).__name__}"
+                f"expected an optimiser of pyro.optim or torch.optim, got {type(optim).__name__}"
             )
         self.model, self.guide, self.optim, self.elbo = model, guide, optim, loss
         self.as_tensor, self.check_every = as_tensor, check_every
@@ -102,37 +107,78 @@ class CompiledSVI:
             mode=mode,
         )
         self._found = False
+        self._may_suit = RecordedUpdate.may_suit(optim)
 
     def step(self, *args: Any, **kwargs: Any) -> float | torch.Tensor:
         """Take a gradient step and return the loss."""
         call = Call(args, kwargs)
-        recording = self.compiled.recording(call, self._choose, ("step",))
-        parameters = list(recording.parameters.values())
-        loss: torch.Tensor
-        loss, *gradients = recording.graph(*call.tensors)
-        if not self._found:
-            _require_gradients(recording.parameters, gradients)
-            self._found = True
+        recording = self.compiled.find("step", call) or self._record(call)
+        if recording.update is None:
+            loss = self._step_outside(recording, call)
+        else:
+            recording.update.refresh()
+            loss = recording.graph(*recording.inputs(call))[0]
         self.num_steps += 1
         if self.check_every and self.num_steps % self.check_every == 0:
             self._check(recording, call)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        if isinstance(self.optim, PyroOptim):
-            self.optim(parameters)
-        else:
-            self.optim.step()
-        for parameter in parameters:
-            parameter.grad = None
-        # The next replay of a captured graph would overwrite the tensor.
-        return loss.clone() if self.as_tensor else float(loss)
+        return loss if self.as_tensor else float(loss)
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> float | torch.Tensor:
         """The loss without a step."""
         loss = self.compiled.value(*args, **kwargs)
-        return loss.clone() if self.as_tensor else float(loss)
+        return loss if self.as_tensor else float(loss)
 
-    def _choose(self, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _record(self, call: Call) -> Recording:
+        """Record the whole step; loss and gradients alone where the optimiser cannot be recorded.
+
+        An optimiser makes what it remembers in its first step: that one is for the gradients
+        alone, and is not worth a compilation.
+        """
+        uses = self.compiled.prepare(call)
+        parameters = self._choose(uses.parameters())
+        update = self._make_update(parameters)
+        soon = update is None and self._may_suit
+        return self.compiled.record("step", call, uses, parameters, update, keep=not soon)
+
+    def _make_update(self, parameters: Named) -> RecordedUpdate | None:
+        leaves = list(parameters.values())
+        optimizers = optimizers_of(self.optim, leaves) if self._may_suit else None
+        if optimizers is None or not RecordedUpdate.suits(optimizers, leaves):
+            return None
+        return RecordedUpdate(optimizers, leaves)
+
+    def _step_outside(self, recording: Recording, call: Call) -> torch.Tensor:
+        """Step by the optimiser itself, with the graph's gradients."""
+        parameters = list(recording.parameters.values())
+        losses: list[torch.Tensor] = []
+        streams = _Streams(recording.graph.captured, call.tensors)
+
+        def closure() -> torch.Tensor:
+            if losses:
+                # A line search compares values of one function: the draws must not change.
+                streams.restore()
+            loss, *gradients = recording.graph(*call.tensors)
+            if not self._found:
+                _require_gradients(recording.parameters, gradients)
+                self._found = True
+            losses.append(loss)
+            owned = own_memory(parameters, gradients)
+            for parameter, gradient in zip(parameters, owned, strict=True):
+                parameter.grad = gradient
+            return loss
+
+        if isinstance(self.optim, PyroOptim):
+            closure()
+            self.optim(parameters)
+        else:
+            self.optim.step(closure)  # type: ignore[arg-type]  # PyTorch takes tensors, too
+        for parameter in parameters:
+            parameter.grad = None
+        if self._may_suit and self._make_update(recording.parameters) is None:
+            self._may_suit = False
+        return losses[0]
+
+    def _choose(self, found: Named) -> Named:
         """The parameters to train, of those in the program's ``pyro.param`` statements."""
         if isinstance(self.optim, Optimizer):
             modules = [named for m in self.compiled.modules for named in m.named_parameters()]
@@ -163,9 +209,21 @@ class CompiledSVI:
             )
 
 
-def _require_gradients(
-    parameters: dict[str, torch.Tensor], gradients: Sequence[torch.Tensor | None]
-) -> None:
+class _Streams:
+    """The random streams that a graph draws from."""
+
+    def __init__(self, *tensors: Sequence[torch.Tensor]) -> None:
+        self._devices = {t.device for given in tensors for t in given if t.is_cuda}
+        self._cpu = torch.get_rng_state()
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in self._devices}
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+def _require_gradients(parameters: Named, gradients: Sequence[torch.Tensor | None]) -> None:
     names = [n for n, g in zip(parameters, gradients, strict=True) if g is None]
     if names:
         raise ValueError(

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..tracing import Graph
+from .recorded_update import RecordedUpdate
 
 _TENSOR, _NUMBER = object(), object()
+_KIND = attrgetter("requires_grad", "dtype", "shape", "device")
 
 
 class Call:
@@ -30,26 +33,25 @@ class Call:
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        items, self._spec = tree_flatten((args, dict(sorted(kwargs.items()))))
-        given = [item for item in items if isinstance(item, torch.Tensor)]
-        floating = [item.dtype for item in given if item.is_floating_point()]
-        number: dict[str, Any] = {
-            "dtype": _widest(floating) if floating else torch.get_default_dtype(),
-            "device": given[0].device if given else None,
-        }
         self.tensors: list[torch.Tensor] = []
         self._others: list[Any] = []
-        signature: list[Hashable] = []
+        if not kwargs and all(type(item) is torch.Tensor for item in args):
+            items, self._spec = list(args), None
+        else:
+            items, self._spec = tree_flatten((args, dict(sorted(kwargs.items()))))
+        signature: list[Hashable] = [self._spec, torch.get_default_dtype()]
+        numbers: list[tuple[int, float]] = []
         for item in items:
             if isinstance(item, torch.Tensor):
                 self._others.append(_TENSOR)
                 self.tensors.append(item)
                 strides = item.stride() if item.layout is torch.strided else None
                 kind = item.dtype, item.device, item.requires_grad
-                signature.append((tuple(item.shape), strides, *kind))
+                signature.append((item.shape, strides, *kind))
             elif isinstance(item, float | np.floating):
                 self._others.append(_NUMBER)
-                self.tensors.append(torch.tensor(float(item), **number))
+                numbers.append((len(self.tensors), float(item)))
+                self.tensors.append(torch.empty(0))
                 signature.append(float)
             elif isinstance(item, np.ndarray):
                 raise ValueError(
@@ -59,7 +61,19 @@ class Call:
             else:
                 self._others.append(item)
                 signature.append((type(item), item if isinstance(item, Hashable) else _Same(item)))
-        self.key: Hashable = (self._spec, torch.get_default_dtype(), *signature)
+        if numbers:
+            self._fill(numbers)
+        self.key: Hashable = tuple(signature)
+
+    def _fill(self, numbers: list[tuple[int, float]]) -> None:
+        """Make the numbers tensors of the dtype and on the device of the others."""
+        places = {place for place, _ in numbers}
+        given = [t for place, t in enumerate(self.tensors) if place not in places]
+        floating = [t.dtype for t in given if t.is_floating_point()]
+        dtype = _widest(floating) if floating else torch.get_default_dtype()
+        device = given[0].device if given else None
+        for place, number in numbers:
+            self.tensors[place] = torch.tensor(number, dtype=dtype, device=device)
 
     def with_tensors(
         self, tensors: Sequence[torch.Tensor]
@@ -67,6 +81,8 @@ class Call:
         """The arguments with other tensors in place of the call's own."""
         left = iter(tensors)
         items = [next(left) if o is _TENSOR or o is _NUMBER else o for o in self._others]
+        if self._spec is None:
+            return tuple(items), {}
         rebuilt: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(items, self._spec)
         return rebuilt
 
@@ -133,6 +149,7 @@ class Recording:
         graph: the graph.
         parameters: what the graph differentiates by.
         modules: modules that the program uses: their modes, parameters and buffers are watched.
+        update: the step of an optimiser that is part of the graph.
     """
 
     def __init__(
@@ -141,31 +158,57 @@ class Recording:
         graph: Graph,
         parameters: dict[str, torch.Tensor],
         modules: Sequence[nn.Module],
+        update: RecordedUpdate | None,
     ) -> None:
-        self.key, self.graph, self.parameters = key, graph, parameters
+        self.key, self.graph, self.parameters, self.update = key, graph, parameters, update
         self._modules = modules
+        own = set() if update is None else set(map(id, update.tensors))
+        used = {id(t): t for t in (*parameters.values(), *graph.captured) if id(t) not in own}
+        self._tensors = list(used.values())
         stored = dict(pyro.get_param_store().named_parameters())
-        names = {id(p): name for name, p in stored.items()}
-        self._tensors = list({id(t): t for t in (*parameters.values(), *graph.captured)}.values())
-        self._stored = [(names[id(t)], t) for t in self._tensors if id(t) in names]
-        self._state = list(self._look())
+        self._stored = [(name, t) for name, t in stored.items() if id(t) in used]
+        self._tables = [table for m in modules for table in (m._parameters, m._buffers)]
+        self._state = self._look()
+
+    def inputs(self, call: Call) -> list[torch.Tensor]:
+        """What the graph is given for a call."""
+        return call.tensors if self.update is None else [*self.update.rates, *call.tensors]
 
     def holds(self) -> bool:
         """Whether all that the program reads is still what it was, but for the values."""
-        return all(now == then for now, then in zip(self._look(), self._state, strict=True))
-
-    def _look(self) -> Iterator[Hashable]:
-        for module in self._modules:
-            yield (
-                module.training,
-                tuple(map(id, module._parameters.values())),
-                tuple(map(id, module._buffers.values())),
-            )
-        for tensor in self._tensors:
-            yield tensor.requires_grad, tensor.dtype, tensor.shape, tensor.device
+        if self._look() != self._state or not (self.update is None or self.update.holds()):
+            return False
+        if not self._stored:
+            return True
         stored = dict(pyro.get_param_store().named_parameters())
-        for name, tensor in self._stored:
-            yield stored.get(name) is tensor
+        return all(stored.get(name) is tensor for name, tensor in self._stored)
+
+    def _look(self) -> tuple[list[Any], ...]:
+        return (
+            [module.training for module in self._modules],
+            [id(tensor) for table in self._tables for tensor in table.values()],
+            list(map(_KIND, self._tensors)),
+        )
+
+
+def own_memory(
+    parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]
+) -> list[torch.Tensor | None]:
+    """Copy gradients that share memory, or lie in it otherwise than their parameters.
+
+    Two outputs of a graph may be one tensor, or expanded, or transposed; clipping changes gradients
+    in place, and LBFGS asks for views of them.
+    """
+    seen: set[int] = set()
+    owned: list[torch.Tensor | None] = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            memory = gradient.untyped_storage()._cdata
+            if memory in seen or gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            seen.add(memory)
+        owned.append(gradient)
+    return owned
 
 
 def unique_names(parameters: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -3,8 +3,9 @@
 """A Pyro program as one graph of tensor operations."""
 
 from .device_only import device_only
+from .function import CompiledFunction
 from .graph import Graph, trace
 from .refusal import TracingError
 from .undo import without_trace
 
-__all__ = ["Graph", "TracingError", "device_only", "trace", "without_trace"]
+__all__ = ["CompiledFunction", "Graph", "TracingError", "device_only", "trace", "without_trace"]

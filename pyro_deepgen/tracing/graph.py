@@ -11,8 +11,10 @@ import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .compiler import compiled
 from .device_only import device_only
 from .refusal import refusal
+from .replay import Replay
 from .undo import without_trace
 
 aten = torch.ops.aten
@@ -39,14 +41,34 @@ class Graph:
     def __init__(self, module: GraphModule, captured: list[torch.Tensor]) -> None:
         self.module, self.captured = module, captured
         self._run: Callable[..., Any] = module
+        self._replay: Replay | None = None
 
-    def compile(self, **options: Any) -> None:
-        """Compile the operations with ``torch.compile``; the next call does the work."""
-        self._run = torch.compile(self.module, fullgraph=True, dynamic=False, **options)
+    @torch.no_grad()
+    def compile(
+        self, inputs: Sequence[torch.Tensor], backend: str = "inductor", mode: str | None = None
+    ) -> None:
+        """Compile the operations, now.
+
+        On CUDA the compiled kernels are captured and replayed as one launch.
+
+        Args:
+            inputs: inputs to compile for.
+            backend: backend of ``torch.compile``.
+            mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
+
+        Raises:
+            RuntimeError: if the compiler needs a C++ compiler and finds none.
+        """
+        arguments = [*self.captured, *inputs]
+        self._run = compiled(self.module, arguments, backend, mode)
+        if Replay.suits(arguments):
+            self._replay = Replay(self._run, self.captured, inputs)
 
     @torch.no_grad()
     def __call__(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
         """Run the operations on new inputs of the same shapes."""
+        if self._replay is not None:
+            return self._replay(*inputs)
         outputs: list[torch.Tensor] = self._run(*self.captured, *inputs)
         return outputs
 

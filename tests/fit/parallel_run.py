@@ -25,9 +25,11 @@ RANK = int(os.environ.get("RANK", "0"))
 NUM_DATA, BATCH_SIZE = 21, 5
 
 
-def exact(loader=False, sampler=False):
+def exact(loader=False, sampler=False, compile=False):
     """Plain gradient descent without noise."""
     tensors = regression(NUM_DATA)
+    if compile:
+        tensors = tensors[:2]  # The list of rows is no part of a graph.
     loss = SquaredError()
     data = tensors
     if loader or sampler:
@@ -43,6 +45,7 @@ def exact(loader=False, sampler=False):
         batch_size=BATCH_SIZE,
         clip_norm=1.0,
         held_out=tensors[:2],
+        compile=compile,
         progress=False,
     )
     return {
@@ -117,6 +120,7 @@ def main(folder):
     results = {
         "exact": exact(),
         "loader": exact(loader=True),
+        "compiled": exact(compile="recorded"),
         "lbfgs": lbfgs(),
         "whole": whole,
         "resumed": noisy(folder / "run.pt", 2),

@@ -37,7 +37,7 @@ def ranks(folder):
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["exact", "loader"])
+@pytest.mark.parametrize("kind", ["exact", "loader", "compiled"])
 def test_the_result_is_that_of_one_process(ranks, kind):
     alone = parallel_run.exact(loader=kind == "loader")
     for rank in ranks:

@@ -47,6 +47,19 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path):
     assert refused > len(positions) / 2
 
 
+def test_a_part_that_is_marked_as_a_folder_is_refused(tmp_path):
+    """PyTorch reads nothing of it, and gives a tensor of whatever lies in memory."""
+    path = tmp_path / "run.pt"
+    noisy_run(path, 1)
+    changed = bytearray(path.read_bytes())
+    name = changed.rindex(b"archive/data/2")
+    entry = changed.rindex(b"PK\x01\x02", 0, name)
+    changed[entry + 38] |= 0x10
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"damaged.*archive/data/2\d* is marked as a folder"):
+        noisy_run(path, 2)
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "run.pt"
     torch.save({"weight": torch.zeros(3)}, path)

@@ -10,6 +10,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import (
+    AutoDiagonalNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+    init_to_value,
+)
 from pyro.optim import Adam
 
 from pyro_deepgen.infer import CompiledLoss, CompiledSVI
@@ -81,7 +87,7 @@ def test_floats_keep_single_precision_single() -> None:
 def test_any_other_argument_is_recorded_anew(args: tuple[Any, ...]) -> None:
     svi = compiled(Weighted())
     x = torch.randn(4)
-    for expected in (1, 1):
+    for expected in (0, 1, 1):
         svi.step(x, 0)
         assert svi.compiled.num_recordings == expected
     svi.step(x, *args)
@@ -151,6 +157,27 @@ def test_lazily_made_parameters_start_where_their_initial_value_is() -> None:
         ends.append((losses, float(pyro.param("loc"))))
     assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-10)
     assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-10)
+
+
+@pytest.mark.parametrize("make", [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal])
+def test_an_autoguide_that_has_not_run_yet(make: Any) -> None:
+    def model(x: torch.Tensor) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+    x, ends = torch.randn(8), []
+    for kind, options in ((SVI, {}), (CompiledSVI, {"backend": None})):
+        pyro.clear_param_store()
+        torch.manual_seed(1)
+        guide = make(model, init_loc_fn=init_to_value(values={"loc": torch.tensor(0.4)}))
+        svi = kind(model, guide, Adam({"lr": 0.1}), Trace_ELBO(), **options)
+        for seed in range(5):
+            torch.manual_seed(seed)
+            svi.step(x)
+        ends.append([p.detach() for _, p in pyro.get_param_store().named_parameters()])
+    for ours, theirs in zip(*ends, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9)
 
 
 def test_a_tensor_given_twice_is_two_inputs() -> None:

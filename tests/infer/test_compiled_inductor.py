@@ -41,6 +41,7 @@ def test_the_compilers_own_draws() -> None:
     program = next(program for program in PROGRAMS if program.name == "vae")
     model, guide, elbo, args = program.make()
     svi = CompiledSVI(model, guide, Adam({"lr": 0.0}), elbo)
+    svi.step(*args)  # the one step that is not compiled
     runs = []
     for _ in range(2):
         torch.manual_seed(1)
@@ -51,3 +52,13 @@ def test_the_compilers_own_draws() -> None:
     error = (runs[0].var() / 400 + eager.var() / 400).sqrt()
     assert float((runs[0].mean() - eager.mean()).abs() / error) < 4
     assert 0.6 < float(runs[0].std() / eager.std()) < 1.6
+
+
+def test_a_missing_compiler() -> None:
+    program = next(program for program in PROGRAMS if program.name == "params")
+    model, guide, elbo, args = program.make()
+    svi = CompiledSVI(model, guide, Adam({"lr": 0.1}), elbo)
+    svi.step(*args)
+    cxx = torch._inductor.config.patch({"cpp.cxx": ("there-is-no-such-compiler",)})
+    with cxx, pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler.*backend=None"):
+        svi.step(*args)

@@ -69,42 +69,6 @@ def test_optimisers_of_pyro(make_optim: Callable[[], Any], each_step: Any) -> No
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True),
-        lambda p: torch.optim.AdamW(p, lr=0.05),
-        lambda p: torch.optim.RMSprop(p, lr=0.01),
-        lambda p: torch.optim.Adagrad(p, lr=0.1),
-        lambda p: torch.optim.Rprop(p, lr=0.01),
-    ],
-    ids=["sgd", "adamw", "rmsprop", "adagrad", "rprop"],
-)
-@pytest.mark.parametrize("schedule", [False, True], ids=["constant", "scheduled"])
-def test_optimisers_of_torch(make: Callable[[Any], Any], schedule: bool) -> None:
-    pyro.settings.set(module_local_params=True)
-    ends: list[Parameters] = []
-    for compiled in (False, True):
-        torch.manual_seed(0)
-        pair = vae(6, 2, (8,))
-        eager = Trace_ELBO()(pair.model, pair.guide)
-        optim, x = make(pair.parameters()), data()
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optim, 10)
-        svi = CompiledSVI(pair.model, pair.guide, optim, Trace_ELBO(), backend=None)
-        for _ in range(8):
-            if compiled:
-                svi.step(x)
-            else:
-                optim.zero_grad()
-                eager(x).backward()
-                optim.step()
-            if schedule:
-                scheduler.step()
-        ends.append([p.detach() for p in pair.parameters()])
-    for ours, theirs in zip(*ends, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
-
-
 def test_gradients_are_not_left_behind() -> None:
     pair = vae(6, 2, (8,))
     svi = recorded(pair.model, pair.guide, pyro.optim.Adam({}), Trace_ELBO())
@@ -194,8 +158,7 @@ def test_an_elbo_that_has_no_differentiable_loss(elbo: Any) -> None:
 
 def test_optimisers_that_do_not_go() -> None:
     pair: VAE = vae(6, 2, (8,))
-    for optim in (torch.optim.LBFGS(pair.parameters()), "adam"):
-        with pytest.raises(ValueError, match=r"one gradient a step, got (LBFGS|str)"):
-            CompiledSVI(pair.model, pair.guide, optim, Trace_ELBO())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"pyro\.optim or torch\.optim, got str"):
+        CompiledSVI(pair.model, pair.guide, "adam", Trace_ELBO())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_graphs of 1 or more, got 0"):
         CompiledSVI(pair.model, pair.guide, pyro.optim.Adam({}), Trace_ELBO(), max_graphs=0)

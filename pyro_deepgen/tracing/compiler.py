@@ -1,0 +1,57 @@
+# Copyright Contributors to the pyro_deepgen project.
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded operations, compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._dynamo import lookup_backend
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
+from torch.fx import GraphModule
+
+from .matmul import choose_products
+from .scalars import compute_scalars_once
+
+
+@torch.no_grad()
+def compiled(
+    module: GraphModule, arguments: Sequence[torch.Tensor], backend: str, mode: str | None
+) -> Callable[..., Any]:
+    """Compile a graph, now.
+
+    The compiler is called on the graph itself, without ``torch.compile``, whose checks of all
+    inputs cost as much at each call as a small graph does.
+
+    Args:
+        module: the operations; stays as it is.
+        arguments: arguments to compile for.
+        backend: backend of ``torch.compile``.
+        mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
+
+    Raises:
+        RuntimeError: if the compiler needs a C++ compiler and finds none.
+    """
+    module = GraphModule(torch.nn.Module(), copy.deepcopy(module.graph))
+    if backend == "inductor":
+        choose_products(module)
+        compute_scalars_once(module)
+    for node in module.graph.nodes:
+        node.meta.clear()  # the compiler makes examples of its own
+    options: dict[str, Any] = {}
+    if mode is not None:
+        options["config_patches"] = torch._inductor.list_mode_options(mode)
+    try:
+        run: Callable[..., Any] = lookup_backend(backend)(module, list(arguments), **options)
+    except (InvalidCxxCompiler, InductorError) as error:
+        if "InvalidCxxCompiler" not in repr((error, error.__cause__)):
+            raise
+        raise RuntimeError(
+            "compiling for the CPU needs a C++ compiler, and none was found: install g++ or "
+            "clang++ and name it in the environment variable CXX, or run the recorded operations "
+            'as they are (backend=None; in fit, compile="recorded")'
+        ) from error
+    return run
