@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import deep_markov, iwae, logistic_regression, vae
+from . import deep_markov, flows, iwae, logistic_regression, vae
 from .harness import Case
 
 SMALL, LARGE = (20, 32, 5), (784, 400, 20)
@@ -18,4 +18,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "logistic-regression": lambda: logistic_regression.case("logistic-regression", steps=20),
     "deep-markov": lambda: deep_markov.case("deep-markov", steps=1),
     "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
+    **flows.cases(),
 }

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +32,20 @@ class Contestant:
 
     Args:
         run: takes so many training steps and returns the last loss, as a number: it has waited
-            for the device.
+            for the device. In a case that does not train, evaluates so often.
         evaluate: loss, and its gradient for every parameter, where the random draws are made
-            from the given standard normal noise.
+            from the given standard normal noise. In a case that does not train, the mean of the
+            result, and the result.
         parameters: the present parameters, in the order and layout of the case.
+        compared: what must be as the first contestant has it. ``"all"``: parameters, loss and
+            gradients. ``"loss"``: the loss, where one function has its parameters in another form.
+            ``"size"``: the number of parameters and results, where the function itself is another.
     """
 
     run: Callable[[int], float]
     evaluate: Callable[[Sequence[Array]], tuple[float, list[Array]]]
     parameters: Callable[[], list[Array]]
+    compared: Literal["all", "loss", "size"] = "all"
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Case:
         steps: training steps in one sample of the time.
         noise_shapes: shape of the noise of every random site.
         contestants: makes each contestant; the others are measured against the first.
+        trains: whether a step changes the parameters.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Case:
     steps: int
     noise_shapes: tuple[tuple[int, ...], ...]
     contestants: Mapping[str, Callable[[], Contestant]]
+    trains: bool = True
 
 
 @dataclass
@@ -124,6 +132,8 @@ def draw_noise(case: Case, seed: int) -> list[Array]:
 def check_same_loss(case: Case, contestants: Mapping[str, Contestant]) -> None:
     """Refuse contestants whose parameters, loss or gradients differ for the same noise.
 
+    Of a contestant that computes another function only the size is compared.
+
     Raises:
         DifferentWorkError: naming the contestant and the difference.
     """
@@ -134,11 +144,24 @@ def check_same_loss(case: Case, contestants: Mapping[str, Contestant]) -> None:
     loss, gradients = first.evaluate(noise)
     for name in names[1:]:
         other_loss, other_gradients = contestants[name].evaluate(noise)
+        compared = contestants[name].compared
+        if compared == "size":
+            parameters = contestants[name].parameters()
+            sizes = [_size(start), _size(gradients)]
+            other_sizes = [_size(parameters), _size(other_gradients)]
+            if sizes != other_sizes or not np.isfinite(other_loss):
+                raise DifferentWorkError(
+                    f"{case.name}: {name!r} has {other_sizes} parameters and results, and a loss "
+                    f"of {other_loss:.8g}; {names[0]!r} has {sizes}"
+                )
+            continue
         if abs(other_loss - loss) > LOSS_TOLERANCE * abs(loss):
             raise DifferentWorkError(
                 f"{case.name}: for the same noise the loss of {name!r} is {other_loss:.8g}, that "
                 f"of {names[0]!r} {loss:.8g}"
             )
+        if compared == "loss":
+            continue
         pairs = zip(start, contestants[name].parameters(), strict=True)
         if not all(a.shape == b.shape and np.array_equal(a, b) for a, b in pairs):
             raise DifferentWorkError(f"{case.name}: {name!r} starts at other parameters")
@@ -150,6 +173,10 @@ def check_same_loss(case: Case, contestants: Mapping[str, Contestant]) -> None:
                     f"{case.name}: the gradient of {name!r} for parameter {i} is {distance:.3g} "
                     f"away from that of {names[0]!r}, whose norm is {size:.3g}"
                 )
+
+
+def _size(arrays: Sequence[Array]) -> int:
+    return sum(a.size for a in arrays)
 
 
 def check_first_steps(
@@ -192,9 +219,10 @@ def measure(case: Case, rounds: int) -> Result:
     result = Result(case, missing=missing)
     if next(iter(case.contestants)) in missing:
         return result
-    check_same_loss(case, contestants)
-    reference = next(iter(contestants.values()))
-    spread = [reference.evaluate(draw_noise(case, 1 + i))[0] for i in range(NOISE_DRAWS)]
+    if case.trains:
+        check_same_loss(case, contestants)
+        reference = next(iter(contestants.values()))
+        spread = [reference.evaluate(draw_noise(case, 1 + i))[0] for i in range(NOISE_DRAWS)]
     losses, moved = {}, {}
     for name, contestant in contestants.items():
         before = contestant.parameters()
@@ -204,7 +232,11 @@ def measure(case: Case, rounds: int) -> Result:
         result.first[name] = time.perf_counter() - start
         after = contestant.parameters()
         moved[name] = max(float(abs(b - a).max()) for a, b in zip(before, after, strict=True))
-    check_first_steps(case, losses, spread, moved)
+    if case.trains:
+        same = [name for name in contestants if contestants[name].compared != "size"]
+        check_first_steps(case, {name: losses[name] for name in same}, spread, moved)
+    else:  # what is timed is itself what is compared, compiled by now
+        check_same_loss(case, contestants)
     for contestant in contestants.values():
         contestant.run(case.steps)
     names = list(contestants)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import one_hot
 
-from pyro_deepgen.distributions import BufferedDistribution, DiscretizedLogistic
+from pyro_deepgen.distributions import FlowDistribution
 from pyro_deepgen.infer import ImportanceWeightedELBO, MeanFieldELBO
 from pyro_deepgen.latent import (
     VAE,
@@ -32,6 +32,10 @@ from pyro_deepgen.latent import (
     vae,
 )
 from pyro_deepgen.nn import MLP, ConvDecoder, ConvEncoder
+from pyro_deepgen.transforms import cholesky_affine, planar
+from tests.distributions.table import DISTRIBUTIONS as DISTRIBUTIONS
+from tests.distributions.table import DistributionRow as DistributionRow
+from tests.transforms.table import TRANSFORMS as TRANSFORMS
 
 Shape = Sequence[int]
 
@@ -39,68 +43,6 @@ Shape = Sequence[int]
 def named(rows: Sequence[Any]) -> dict[str, Any]:
     """Return the arguments of `parametrize` that run a test once a row, under the row's name."""
     return {"argvalues": rows, "ids": [row.name for row in rows]}
-
-
-# ---------------------------------------------------------------- distributions
-
-
-@dataclass(frozen=True)
-class DistributionRow:
-    """A distribution of the batch shape `()`.
-
-    `box` holds all but a negligible part of a continuous distribution, as (low, high) of each of
-    its coordinates; a discrete one has none and is enumerated.
-    """
-
-    name: str
-    cls: type
-    make: Callable[[], Any]
-    box: tuple[tuple[float, float], ...] | None = None
-
-
-def buffered_normal() -> BufferedDistribution:
-    loc, scale = torch.tensor([0.5, -1.0]), torch.tensor([1.0, 0.4])
-    return BufferedDistribution(dist.Normal(loc, scale).to_event(1))
-
-
-def buffered_mixture() -> BufferedDistribution:
-    components = dist.Normal(torch.tensor([-2.0, 1.0]), torch.tensor([0.5, 0.8]))
-    weights = dist.Categorical(torch.tensor([0.3, 0.7]))
-    return BufferedDistribution(dist.MixtureSameFamily(weights, components))
-
-
-def buffered_flow() -> BufferedDistribution:
-    base = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
-    torch.manual_seed(1)
-    flow = dist.transforms.Spline(2, count_bins=4, bound=8.0)
-    shift = dist.transforms.AffineTransform(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 2.0]), 1)
-    return BufferedDistribution(dist.TransformedDistribution(base, [flow, shift]))
-
-
-DISTRIBUTIONS = [
-    DistributionRow(
-        "discretized_logistic",
-        DiscretizedLogistic,
-        lambda: DiscretizedLogistic(0.4, 0.15, num_levels=8),
-    ),
-    DistributionRow(
-        "discretized_logistic_outside",
-        DiscretizedLogistic,
-        lambda: DiscretizedLogistic(-0.3, 0.2, low=-1.0, high=2.0, num_levels=5),
-    ),
-    DistributionRow(
-        "buffered_normal", BufferedDistribution, buffered_normal, ((-9.0, 10.0), (-5.0, 3.0))
-    ),
-    DistributionRow("buffered_mixture", BufferedDistribution, buffered_mixture, ((-8.0, 10.0),)),
-    DistributionRow(
-        "buffered_flow", BufferedDistribution, buffered_flow, ((-3.0, 5.0), (-14.0, 14.0))
-    ),
-    DistributionRow(
-        "buffered_categorical",
-        BufferedDistribution,
-        lambda: BufferedDistribution(dist.Categorical(torch.tensor([0.2, 0.5, 0.3]))),
-    ),
-]
 
 
 # ---------------------------------------------------------------- model/guide pairs
@@ -187,6 +129,17 @@ def conditional_flow_vae() -> VAE:
     return VAE(MLP(3, (8,), 5, activation=nn.Tanh), MLP(2, (8,), 3), 2, posterior=flow)
 
 
+def flow_vae() -> VAE:
+    """Return a pair with flows as prior and as posterior."""
+    base = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
+    prior = FlowDistribution(base, [planar(2), cholesky_affine(2)])
+    context: dict[str, Any] = {"context_dim": 5, "hidden_dims": (8,)}
+    steps = [cholesky_affine(2, **context), planar(2, **context), planar(2)]
+    posterior = FlowDistribution(base, steps)
+    encoder = MLP(3, (8,), 5, activation=nn.Tanh)
+    return VAE(encoder, MLP(2, (8,), 3), 2, prior=prior, posterior=posterior)
+
+
 def poisson_vae() -> VAE:
     return VAE(
         MLP(3, (8,), 4),
@@ -262,6 +215,7 @@ PAIRS = [
     ),
     PairRow("vae_poisson_trained_prior", VAE, poisson_vae, counts),
     PairRow("vae_conditional_flow", VAE, conditional_flow_vae, binary, has_means=False),
+    PairRow("vae_flow_prior_and_posterior", VAE, flow_vae, binary, has_means=False),
     PairRow("vae_conv_transposed", VAE, partial(conv_vae, "transposed"), binary),
     PairRow("vae_conv_unpool", VAE, partial(conv_vae, "unpool"), binary),
     PairRow(
@@ -337,6 +291,5 @@ OBJECTIVES = [
 
 # ---------------------------------------------------------------- kinds to come
 
-TRANSFORMS: list[Any] = []
 ENERGIES: list[Any] = []
 KERNELS: list[Any] = []

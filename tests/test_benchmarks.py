@@ -4,14 +4,18 @@
 
 import doctest
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyro
 import pytest
+import torch
 
-from benchmarks import chorales, deep_markov, iwae, logistic_regression, tables, vae
+from benchmarks import chorales, deep_markov, flows, iwae, logistic_regression, tables, vae
 from benchmarks.cases import CASES
+from benchmarks.flows_contestants import Operation, Sizes, contestant, ours
 from benchmarks.harness import (
     Case,
     Contestant,
@@ -34,6 +38,8 @@ def toy(
     timed_offset: float = 0.0,
     rate: float = 0.1,
     start: float = 1.0,
+    compared: Literal["all", "loss", "size"] = "all",
+    results: int = 3,
 ) -> Contestant:
     """Descend on |parameter| + noise; the arguments plant faults."""
     rng = np.random.default_rng(0)
@@ -50,9 +56,9 @@ def toy(
         return value
 
     def evaluate(noise: Sequence[np.ndarray]) -> tuple[float, list[np.ndarray]]:
-        return loss(noise[0]), [gradient_sign * np.sign(parameter)]
+        return loss(noise[0]), [np.resize(gradient_sign * np.sign(parameter), results)]
 
-    return Contestant(run, evaluate, lambda: [parameter.copy()])
+    return Contestant(run, evaluate, lambda: [parameter.copy()], compared)
 
 
 def toy_case(**others: Callable[[], Contestant]) -> Case:
@@ -87,6 +93,28 @@ def test_equal_contestants_are_measured_in_every_round() -> None:
 def test_a_contestant_that_does_other_work_is_refused(fault: dict[str, float], said: str) -> None:
     with pytest.raises(DifferentWorkError, match=said):
         measure(toy_case(peer=lambda: toy(**fault)), rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"compared": "size", "results": 4}, r"\[3, 4\] parameters and results"),
+        ({"compared": "size", "loss_factor": np.inf}, "a loss of"),
+        ({"compared": "loss", "loss_factor": 1.001}, "the loss of 'peer'"),
+        ({"results": 3, "gradient_sign": 1.01}, "the gradient of 'peer'"),
+    ],
+)
+def test_an_evaluation_that_does_other_work_is_refused(fault: dict[str, float], said: str) -> None:
+    case = replace(toy_case(peer=lambda: toy(**fault)), trains=False)
+    with pytest.raises(DifferentWorkError, match=said):
+        measure(case, rounds=1)
+
+
+def test_a_contestant_is_compared_in_what_it_has_in_common() -> None:
+    other = {"loss_factor": 2.0, "start": 2.0, "compared": "size"}
+    form = {"gradient_sign": -1.0, "compared": "loss"}
+    case = toy_case(size=lambda: toy(**other), form=lambda: toy(**form))
+    assert set(measure(case, rounds=1).samples) == {"ours", "size", "form"}
 
 
 def test_a_first_contestant_that_does_not_move_is_refused() -> None:
@@ -194,3 +222,62 @@ def test_a_case_without_its_data_says_so(monkeypatch: pytest.MonkeyPatch, tmp_pa
         result = measure(CASES["deep-markov"](), rounds=1)
         assert not result.samples
         assert "jsb_chorales.npz is not in the folder" in next(iter(result.missing.values()))
+
+
+TINY = Sizes(dims=6, layers=3, hidden=(8, 8), batch=5, bins=4)
+FLOW_CASES = [
+    (family, operation)
+    for family, kind in flows.FAMILIES.items()
+    for operation in (
+        ("drawing", "fitting") if family == "planar" else ("density", "sampling", "training")
+    )
+]
+
+
+def here(case: Case) -> tuple[Case, dict[str, Contestant]]:
+    """Leave out what needs a compiler, and the libraries that are missing."""
+    names = {n: c for n, c in case.contestants.items() if n != "ours, compiled"}
+    case = replace(case, contestants=names)
+    return case, make_contestants(case)[0]
+
+
+@pytest.mark.parametrize(("family", "operation"), FLOW_CASES)
+def test_flows_that_are_here_do_the_same_work(family: str, operation: Operation) -> None:
+    case, contestants = here(flows.case("f", family, operation, 1, sizes=TINY))
+    assert {"ours", "Pyro"} <= set(contestants)
+    check_same_loss(case, contestants)
+    for made in contestants.values():
+        assert np.isfinite(made.run(1))
+
+
+@pytest.mark.parametrize("operation", ["density", "sampling", "training"])
+def test_glow_runs(operation: Operation) -> None:
+    case, contestants = here(flows.glow_case("g", operation, 1, batch=4))
+    check_same_loss(case, contestants)
+    assert np.isfinite(contestants["ours"].run(1))
+
+
+@pytest.mark.parametrize("operation", ["density", "sampling", "training"])
+def test_a_flow_with_another_number_is_refused(operation: Operation) -> None:
+    def other() -> Contestant:
+        flow = flows.our_flow(flows.FAMILIES["real_nvp"], TINY)
+        with torch.no_grad():
+            next(p for n, p in flow.named_parameters() if n.endswith("4.bias")).add_(0.01)
+        return contestant(ours(flow), operation, x)
+
+    x = torch.randn(TINY.batch, TINY.dims, generator=torch.Generator().manual_seed(1))
+    case, _ = here(flows.case("f", "real_nvp", operation, 1, sizes=TINY))
+    case = replace(case, contestants={"ours": case.contestants["ours"], "other": other})
+    with pytest.raises(DifferentWorkError, match="'other'"):
+        check_same_loss(case, make_contestants(case)[0])
+
+
+@pytest.mark.parametrize("operation", ["training", "fitting"])
+def test_a_flow_in_svi_has_the_loss_and_gradient_of_the_flow(operation: Operation) -> None:
+    def in_svi() -> Contestant:
+        return flows.ours_in_svi(flows.our_flow(flows.FAMILIES["planar"], TINY), operation, x)
+
+    x = torch.randn(TINY.batch, TINY.dims, generator=torch.Generator().manual_seed(1))
+    case, _ = here(flows.case("f", "planar", operation, 1, sizes=TINY))
+    case = replace(case, contestants={"ours": case.contestants["ours"], "in SVI": in_svi})
+    check_same_loss(case, make_contestants(case)[0])

@@ -49,6 +49,17 @@ def test_large_products_are_given_to_onednn(name: str) -> None:
 
 
 @pytest.mark.usefixtures("faster")
+def test_products_of_captured_tensors() -> None:
+    buffer, weight = (
+        torch.randn(128, 200).float(),
+        torch.nn.Parameter(torch.randn(200, 100).float()),
+    )
+    graph = trace(lambda x: [buffer @ x, x.t() @ weight], [torch.randn(200, 100).float()])
+    choose_products(graph.module)
+    assert count(graph, onednn) == 2
+
+
+@pytest.mark.usefixtures("faster")
 @pytest.mark.parametrize(
     "rows,dtype", [(10, torch.float32), (128, torch.float64)], ids=["small", "double"]
 )

@@ -263,15 +263,16 @@ print(f"of {history.seconds:.1f} s, {history.compile_seconds:.1f} s were for rec
 # [`benchmarks/README.md`](../benchmarks/README.md): there are the spread, the compile times and the
 # versions. How many times as fast a step is:
 #
-# | case | than Pyro's `SVI` | than PyTorch by hand | than NumPyro |
+# | case | than Pyro's `SVI` | than PyTorch by hand (fused Adam) | than NumPyro (one loop) |
 # |---|---|---|---|
-# | VAE 20-32-5, batch 128 | 10.5 | 3.6 | 1.3 |
-# | VAE 784-400-20, batch 128 | 2.8 | 2.3 | 1.2 |
-# | IWAE with two layers, k = 50, batch 20 | 2.1 | 1.8 | 1.0 |
-# | logistic regression, 10,000 x 50, `AutoDiagonalNormal` | 11.2 | 2.2 | 1.4 |
-# | deep Markov model on JSB chorales | 1.6 | 1.3 | 0.9 |
+# | VAE 20-32-5, batch 128 | 10.5 | 3.6 (2.7) | 1.3 (0.6) |
+# | VAE 784-400-20, batch 128 | 2.8 | 2.2 (2.0) | 1.2 (1.0) |
+# | IWAE with two layers, k = 50, batch 20 | 2.1 | 1.8 (1.7) | 1.0 (1.0) |
+# | logistic regression, 10,000 x 50, `AutoDiagonalNormal` | 10.0 | 2.2 (2.1) | 1.2 (0.7) |
+# | deep Markov model on JSB chorales | 1.6 | 1.3 (1.3) | 0.9 (0.9) |
 #
+# NumPyro's second figure is for all steps in one compiled loop, which gives no loss in between.
 # The smaller the work of a step, the more of it was Python, and the more is won. The last row is
-# another tool: a program of 132 time steps makes a graph that takes many minutes to compile, so
+# another tool: the graph of a long sequence takes very long to compile, so
 # `pyro_deepgen.tracing.CompiledFunction` records a few time steps, with their gradient, and is
 # called in a loop; autograd goes through it (`benchmarks/deep_markov.py`).

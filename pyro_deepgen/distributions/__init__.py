@@ -4,6 +4,17 @@
 
 from .buffered import BufferedDistribution
 from .discretized_logistic import DiscretizedLogistic
+from .flow import FlowDistribution
+from .latent_space import attribute_direction, interpolate, latent_path, manipulate
 from .module import DistributionModule
 
-__all__ = ["BufferedDistribution", "DiscretizedLogistic", "DistributionModule"]
+__all__ = [
+    "BufferedDistribution",
+    "DiscretizedLogistic",
+    "DistributionModule",
+    "FlowDistribution",
+    "attribute_direction",
+    "interpolate",
+    "latent_path",
+    "manipulate",
+]

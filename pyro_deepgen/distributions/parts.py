@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from inspect import getattr_static
 from typing import Any
 from weakref import ReferenceType
@@ -49,6 +50,8 @@ def _copy_tree(node: Any, leaf: Callable[[Any, str], Any], path: str, memo: dict
 
 def _has_parts(node: Any) -> bool:
     """Whether to look for tensors inside: distributions, transforms and Pyro's parts of them."""
+    if node is None or isinstance(node, bool | int | float | str):
+        return False  # torch.compile cannot trace the question below for these
     return isinstance(node, Distribution | Transform) or (
         type(node).__module__.startswith(("pyro.", "torch.distributions."))
         and hasattr(node, "__dict__")
@@ -61,8 +64,13 @@ def _remembered(node: Any) -> list[str]:
     ``Bernoulli(probs).logits`` is computed once and kept beside ``probs``; a copy of it would no
     longer agree once ``probs`` is trained or loaded. The argument itself came first.
     """
-    lazy = [n for n in vars(node) if isinstance(getattr_static(type(node), n, None), lazy_property)]
-    return lazy[1:]
+    kind: Any = type(node)
+    return [name for name in vars(node) if _is_lazy(kind, name)][1:]
+
+
+@cache
+def _is_lazy(kind: type, name: str) -> bool:
+    return isinstance(getattr_static(kind, name, None), lazy_property)
 
 
 class _Slot:
@@ -90,6 +98,7 @@ class HoldsParts(nn.Module):
         return _copy_tree(skeleton, lambda slot, _: getattr(self, slot.name), "", {})
 
     def _register(self, item: torch.Tensor | nn.Module, name: str) -> _Slot:
+        name = name or "held"  # the thing itself is a tensor or a module
         if hasattr(type(self), name):
             name += "_"
         if isinstance(item, nn.Module):
@@ -107,6 +116,8 @@ class HoldsParts(nn.Module):
                 "fixed, detach() it"
             )
         else:
+            if 0 in item.stride():
+                item = item.contiguous()  # one number for many places cannot be loaded in place
             self.register_buffer(name, item)
         return _Slot(name)
 

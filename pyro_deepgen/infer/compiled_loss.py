@@ -25,7 +25,8 @@ class CompiledLoss:
     For a new kind of arguments the loss is run once as it is, to make parameters that appear on
     first use, and once more to be recorded; then its graph is compiled (about 20 seconds for a
     small VAE). The kind of the arguments is the shape, layout, dtype and device of tensors, and the
-    value of all else but floating-point numbers, which are inputs of the graph as tensors are. A
+    value of all else but floating-point numbers, which are inputs of the graph as tensors are (an
+    object without a value of its own, which compares by identity, is known by that alone). A
     new graph is made, too, when a module that the loss uses changes between training and
     evaluation or gets another parameter or buffer, when a tensor that the loss uses changes its
     shape, dtype or ``requires_grad``, and when Pyro's store gets another tensor for a parameter.
@@ -74,6 +75,10 @@ class CompiledLoss:
     def num_graphs(self) -> int:
         """How many graphs are kept now."""
         return len(self._recordings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies record anew: a graph is for the tensors that it was recorded with."""
+        return {**self.__dict__, "_recordings": []}
 
     def gradients(
         self, parameters: Sequence[torch.Tensor], *args: Any, **kwargs: Any
@@ -186,6 +191,8 @@ class CompiledLoss:
             if update is None:
                 return [loss.detach(), *gradients]
             found = zip(leaves, gradients, strict=True)
+            if update.zero_missing:
+                found = ((p, torch.zeros_like(p) if g is None else g) for p, g in found)  # type: ignore[assignment]
             given = {id(leaf): g for leaf, g in found if g is not None}
             update.apply(given, tensors[: len(rates)])
             return [loss.detach()]
@@ -201,6 +208,7 @@ class CompiledLoss:
             warnings.warn(
                 f"the loss has been recorded {self.num_recordings} times: an argument that is "
                 "neither a tensor nor a float, or the shape of a tensor, changes again and again; "
-                "pass it as a tensor or a float, or train without compiling",
-                stacklevel=5,
+                "pass it as a tensor or a float, or train without compiling (or the program reads "
+                "the value of a tensor that changes, with .item() or if)",
+                stacklevel=2,
             )

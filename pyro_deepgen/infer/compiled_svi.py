@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
-from torch import nn
 from torch.optim import Optimizer
 
+from ..tracing import modules_behind
 from .compiled_loss import CompiledLoss, Named
 from .recorded_update import RecordedUpdate, optimizers_of
 from .recording import Call, Recording, own_memory, unique_names
@@ -25,18 +25,20 @@ class CompiledSVI:
     Pyro's handlers run in Python while the graph is recorded, at the first steps, and never again.
     Random draws are fresh at every step, and ``torch.manual_seed`` reproduces a run.
 
-    PyTorch's Adam, AdamW, SGD, RMSprop and their like (all but LBFGS), alone, in ``pyro.optim`` or
-    under a scheduler, are part of the graph from the second step on: their first makes what they
-    remember. Learning rates are inputs of the graph. Any other optimiser, LBFGS and Pyro's
-    ``ClippedAdam`` included, and any with hooks or with ``pyro.optim``'s clipping, steps outside,
-    with the gradients of the graph.
+    PyTorch's SGD, Adam, AdamW, Adamax, NAdam, RAdam, RMSprop, Rprop, Adagrad, Adadelta and ASGD,
+    alone, in ``pyro.optim`` or under a scheduler, are part of the graph from the second step on:
+    their first makes what they remember. Learning rates are inputs of the graph. Any other
+    optimiser, LBFGS and Pyro's ``ClippedAdam`` included, and any with hooks, with ``pyro.optim``'s
+    clipping or with a schedule of its momentum, steps outside, with the gradients of the graph.
 
-    What the model reads that is not a tensor is frozen at the recording: an attribute that is a
-    number, ``random.random()``, the length of a list. Pass such things as arguments (a change of
-    an argument is seen, and a floating-point one costs no new graph), keep them as tensors and
-    change these in place, or let ``check_every`` compare with Pyro's own loss. Python control flow
-    on a sampled value cannot be recorded; the error names the line and the site, and
-    ``pyro.infer.SVI`` is the way there.
+    Pyro's validation and warnings, and hooks on tensors, run while a step is recorded only. What
+    the model reads that is not a tensor is frozen at the recording: an attribute that is a number,
+    ``random.random()``, the length of a list. (A tensor of the model whose value Python reads, as
+    in ``if self.started:``, is watched: another value is recorded anew.) Pass such things as
+    arguments (a change of an argument is seen, and a floating-point one costs no new graph), keep
+    them as tensors and change these in place, or let ``check_every`` compare with Pyro's own loss.
+    Python control flow on a sampled value cannot be recorded; the error names the line and the
+    site, and ``pyro.infer.SVI`` is the way there.
 
     Args:
         model: a model.
@@ -95,19 +97,47 @@ class CompiledSVI:
             raise ValueError(
                 f"expected an optimiser of pyro.optim or torch.optim, got {type(optim).__name__}"
             )
-        self.model, self.guide, self.optim, self.elbo = model, guide, optim, loss
+        if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
+            raise ValueError(f"expected check_every of 1 or more, or None, got {check_every}")
+        self._model, self._guide, self._optim, self._elbo = model, guide, optim, loss
         self.as_tensor, self.check_every = as_tensor, check_every
         self.num_steps = 0
-        modules = [p for p in (model, guide) if isinstance(p, nn.Module)]
         self.compiled = CompiledLoss(
-            lambda *args, **kwargs: differentiable(model, guide, *args, **kwargs),
-            modules,
+            self._loss,
+            [*modules_behind(model), *modules_behind(guide)],
             max_graphs=max_graphs,
             backend=backend,
             mode=mode,
         )
         self._found = False
+        self._settings: list[Any] = []
+        self._changes = 0
         self._may_suit = RecordedUpdate.may_suit(optim)
+
+    @property
+    def model(self) -> Program:
+        """The model."""
+        return self._model
+
+    @property
+    def guide(self) -> Program:
+        """The guide."""
+        return self._guide
+
+    @property
+    def optim(self) -> PyroOptim | Optimizer:
+        """The optimiser."""
+        return self._optim
+
+    @property
+    def elbo(self) -> ELBO:
+        """The loss."""
+        return self._elbo
+
+    def _loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        elbo: Any = self._elbo
+        loss: torch.Tensor = elbo.differentiable_loss(self._model, self._guide, *args, **kwargs)
+        return loss
 
     def step(self, *args: Any, **kwargs: Any) -> float | torch.Tensor:
         """Take a gradient step and return the loss."""
@@ -145,7 +175,14 @@ class CompiledSVI:
         optimizers = optimizers_of(self.optim, leaves) if self._may_suit else None
         if optimizers is None or not RecordedUpdate.suits(optimizers, leaves):
             return None
-        return RecordedUpdate(optimizers, leaves)
+        update = RecordedUpdate(optimizers, leaves, zero_missing=isinstance(self.optim, PyroOptim))
+        self._changes += bool(self._settings) and update.settings != self._settings
+        self._settings = update.settings
+        if self._changes == _MANY_CHANGES:
+            # A schedule of momentum, say: each of its steps would be recorded anew.
+            self._may_suit = False
+            return None
+        return update
 
     def _step_outside(self, recording: Recording, call: Call) -> torch.Tensor:
         """Step by the optimiser itself, with the graph's gradients."""
@@ -161,6 +198,12 @@ class CompiledSVI:
             if not self._found:
                 _require_gradients(recording.parameters, gradients)
                 self._found = True
+            if isinstance(self.optim, PyroOptim):  # which leaves zeros behind every step
+                known = self.optim.optim_objs
+                gradients = [
+                    torch.zeros_like(p) if g is None and p in known else g
+                    for p, g in zip(parameters, gradients, strict=True)
+                ]
             losses.append(loss)
             owned = own_memory(parameters, gradients)
             for parameter, gradient in zip(parameters, owned, strict=True):
@@ -181,9 +224,15 @@ class CompiledSVI:
     def _choose(self, found: Named) -> Named:
         """The parameters to train, of those in the program's ``pyro.param`` statements."""
         if isinstance(self.optim, Optimizer):
-            modules = [named for m in self.compiled.modules for named in m.named_parameters()]
-            found = unique_names([*found.items(), *modules])
             held = {id(p) for group in self.optim.param_groups for p in group["params"]}
+            named = [
+                (name, p)
+                for module in self.compiled.modules
+                for name, p in module.named_parameters()
+                # A program's own parameters; of other modules that it can reach, those held.
+                if module in (self.model, self.guide) or id(p) in held
+            ]
+            found = unique_names([*found.items(), *named])
             if missing := sorted(n for n, p in found.items() if id(p) not in held):
                 raise ValueError(
                     f"expected an optimiser over all parameters, but it lacks {missing}: call the "
@@ -209,6 +258,9 @@ class CompiledSVI:
             )
 
 
+_MANY_CHANGES = 3
+
+
 class _Streams:
     """The random streams that a graph draws from."""
 
@@ -228,5 +280,6 @@ def _require_gradients(parameters: Named, gradients: Sequence[torch.Tensor | Non
     if names:
         raise ValueError(
             f"the parameters {names} get no gradient, so they would never be trained: freeze "
-            "them with requires_grad_(False), or look at where model and guide use them"
+            "them with requires_grad_(False), or look at where model and guide use them; if other "
+            "arguments train them, begin with those"
         )

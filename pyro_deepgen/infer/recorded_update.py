@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from pyro.optim import PyroOptim
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.overrides import TorchFunctionMode
 
 # Their code is PyTorch's own, read operation by operation; these keep all that a step depends on
@@ -29,11 +30,13 @@ class RecordedUpdate:
     """The step of optimisers for given parameters, where it can be part of a graph.
 
     Learning rates are inputs of the graph. All other settings are frozen: :meth:`holds` sees when
-    one changes, or when an optimiser loads another state.
+    one changes, or when an optimiser gets other parameters, another state or a hook.
 
     Args:
         optimizers: the optimisers, of PyTorch's own kinds, each with the state of its parameters.
         parameters: the parameters that get a gradient.
+        zero_missing: step with a gradient of 0 where a call gives none, as ``pyro.optim`` does
+            once a parameter has had one.
 
     Example:
         >>> import torch
@@ -47,16 +50,21 @@ class RecordedUpdate:
         True
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], parameters: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        parameters: Sequence[torch.Tensor],
+        *,
+        zero_missing: bool = False,
+    ) -> None:
+        self.zero_missing = zero_missing
         trained = set(map(id, parameters))
         self._optimizers = [
             o
             for o in optimizers
             if any(id(p) in trained for g in o.param_groups for p in g["params"])
         ]
-        self._states = [o.state for o in self._optimizers]
         self._groups = [group for o in self._optimizers for group in o.param_groups]
-        self._settings = list(map(_settings, self._groups))
         device = parameters[0].device
         for parameter in parameters:
             for optimizer in self._optimizers:
@@ -66,6 +74,7 @@ class RecordedUpdate:
         self._rates: list[Any] = [None for _ in self._groups]
         self.rates = [torch.zeros((), dtype=torch.float64, device=device) for _ in self._groups]
         self.refresh()
+        self._then = self._look()
 
     @property
     def tensors(self) -> list[torch.Tensor]:
@@ -86,8 +95,7 @@ class RecordedUpdate:
         trained = set(map(id, parameters))
         stepped: set[int] = set()
         for optimizer in optimizers:
-            hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-            if type(optimizer) not in RECORDED or hooks:
+            if type(optimizer) not in RECORDED or any(_hooks(optimizer)):
                 return False
             for group in optimizer.param_groups:
                 if group.get("differentiable"):
@@ -101,14 +109,24 @@ class RecordedUpdate:
         return stepped == trained
 
     def holds(self) -> bool:
-        """Whether the optimisers' settings are still those of the recording."""
-        for optimizer, state in zip(self._optimizers, self._states, strict=True):
-            if optimizer.state is not state:
-                return False
-        groups = [group for o in self._optimizers for group in o.param_groups]
-        return len(groups) == len(self._groups) and all(
-            group is known and _settings(group) == settings
-            for group, known, settings in zip(groups, self._groups, self._settings, strict=True)
+        """Whether the optimisers are those of the recording, but for learning rates and values."""
+        return self._look() == self._then
+
+    @property
+    def settings(self) -> list[Hashable]:
+        """All that is frozen of the optimisers' settings."""
+        return [_settings(group) for o in self._optimizers for group in o.param_groups]
+
+    def _look(self) -> tuple[Any, ...]:
+        optimizers = self._optimizers
+        states = [state for o in optimizers for state in o.state.values()]
+        groups = [group for o in optimizers for group in o.param_groups]
+        return (
+            list(map(_hooks, optimizers)),
+            [id(value) for state in states for value in state.values()],
+            [id(group) for group in groups],
+            [id(parameter) for group in groups for parameter in group["params"]],
+            list(map(_settings, groups)),
         )
 
     def refresh(self) -> None:
@@ -117,6 +135,7 @@ class RecordedUpdate:
             rate = group["lr"]
             if isinstance(rate, torch.Tensor):
                 self.rates[place].copy_(rate)
+                self._rates[place] = None
             elif rate != self._rates[place]:
                 self.rates[place].fill_(rate)
                 self._rates[place] = rate
@@ -194,6 +213,11 @@ def optimizers_of(
         # A scheduler of Pyro's holds its optimiser.
         found.append(getattr(stepping, "optimizer", stepping))
     return found
+
+
+def _hooks(optimizer: Optimizer) -> tuple[int, ...]:
+    own = len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
+    return own, len(_global_optimizer_pre_hooks) + len(_global_optimizer_post_hooks)
 
 
 def _settings(group: Mapping[str, Any]) -> Hashable:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -39,7 +40,7 @@ class Call:
             items, self._spec = list(args), None
         else:
             items, self._spec = tree_flatten((args, dict(sorted(kwargs.items()))))
-        signature: list[Hashable] = [self._spec, torch.get_default_dtype()]
+        signature: list[Hashable] = [self._spec, torch.get_default_dtype(), *_surroundings()]
         numbers: list[tuple[int, float]] = []
         for item in items:
             if isinstance(item, torch.Tensor):
@@ -60,6 +61,7 @@ class Call:
                 )
             else:
                 self._others.append(item)
+                item = frozenset(item) if isinstance(item, set) else item
                 signature.append((type(item), item if isinstance(item, Hashable) else _Same(item)))
         if numbers:
             self._fill(numbers)
@@ -85,6 +87,14 @@ class Call:
             return tuple(items), {}
         rebuilt: tuple[tuple[Any, ...], dict[str, Any]] = tree_unflatten(items, self._spec)
         return rebuilt
+
+
+def _surroundings() -> Iterator[Hashable]:
+    """What changes the operations of a program from outside: autocast, and Pyro's handlers."""
+    for device in ("cpu", "cuda"):
+        enabled = torch.is_autocast_enabled(device)
+        yield torch.get_autocast_dtype(device) if enabled else None
+    yield from map(_Same, _PYRO_STACK)
 
 
 class _Same:
@@ -167,7 +177,9 @@ class Recording:
         self._tensors = list(used.values())
         stored = dict(pyro.get_param_store().named_parameters())
         self._stored = [(name, t) for name, t in stored.items() if id(t) in used]
-        self._tables = [table for m in modules for table in (m._parameters, m._buffers)]
+        self._tables: list[dict[str, Any]] = [
+            table for m in modules for table in (m._parameters, m._buffers, m._modules)
+        ]
         self._state = self._look()
 
     def inputs(self, call: Call) -> list[torch.Tensor]:
@@ -178,6 +190,8 @@ class Recording:
         """Whether all that the program reads is still what it was, but for the values."""
         if self._look() != self._state or not (self.update is None or self.update.holds()):
             return False
+        if not self.graph.reads_hold():
+            return False
         if not self._stored:
             return True
         stored = dict(pyro.get_param_store().named_parameters())
@@ -186,7 +200,7 @@ class Recording:
     def _look(self) -> tuple[list[Any], ...]:
         return (
             [module.training for module in self._modules],
-            [id(tensor) for table in self._tables for tensor in table.values()],
+            [id(entry) for table in self._tables for entry in table.values()],
             list(map(_KIND, self._tensors)),
         )
 

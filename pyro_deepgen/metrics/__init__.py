@@ -1,8 +1,9 @@
 # Copyright Contributors to the pyro_deepgen project.
 # SPDX-License-Identifier: Apache-2.0
-"""How good a model is: likelihoods that name their scale, active units, MMD, Parzen windows."""
+"""How good a model is: likelihoods that name their scale, active units, MMD, C2ST, Parzen."""
 
 from .active_units import ActiveUnits, active_units
+from .c2st import c2st
 from .figure import LikelihoodFigure, bits_per_dimension, rescale
 from .likelihood import log_likelihood, naive_log_likelihood
 from .mmd import (
@@ -19,6 +20,7 @@ __all__ = [
     "LikelihoodFigure",
     "active_units",
     "bits_per_dimension",
+    "c2st",
     "gaussian_kernel",
     "inverse_multiquadric_kernel",
     "log_likelihood",

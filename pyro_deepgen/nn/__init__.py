@@ -5,20 +5,34 @@
 from .batching import apply_batched
 from .context import join_context, linear_with_context
 from .convolutional import ConvDecoder, ConvEncoder, Unpool
+from .coupling_convolutional import CouplingCNN
+from .coupling_dense import CouplingMLP
+from .coupling_residual import CouplingResNet, ResidualBlock, WeightNormConv2d
+from .degrees import as_order, spread_degrees
 from .dense import MLP
 from .evaluation import evaluating
+from .masked import MaskedLinear, MaskedMLP
 from .sizes import as_shape, as_size, as_sizes
 
 __all__ = [
     "MLP",
     "ConvDecoder",
     "ConvEncoder",
+    "CouplingCNN",
+    "CouplingMLP",
+    "CouplingResNet",
+    "MaskedLinear",
+    "MaskedMLP",
+    "ResidualBlock",
     "Unpool",
+    "WeightNormConv2d",
     "apply_batched",
+    "as_order",
     "as_shape",
     "as_size",
     "as_sizes",
     "evaluating",
     "join_context",
     "linear_with_context",
+    "spread_degrees",
 ]

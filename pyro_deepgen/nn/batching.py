@@ -51,10 +51,10 @@ def apply_batched(
         raise ValueError(
             f"expected an input with at least {event_dim} dimensions, got shape {tuple(x.shape)}"
         )
-    event = x.shape[x.dim() - event_dim :]
-    batch = torch.broadcast_shapes(x.shape[: x.dim() - event_dim], *(c.shape[:-1] for c in context))
     if getattr(network, "broadcasts", False):
         return network(x, *context)
+    event = x.shape[x.dim() - event_dim :]
+    batch = torch.broadcast_shapes(x.shape[: x.dim() - event_dim], *(c.shape[:-1] for c in context))
     inputs = [x.expand(batch + event).reshape((batch.numel(), *event))]
     inputs += [c.expand((*batch, c.shape[-1])).reshape(batch.numel(), c.shape[-1]) for c in context]
     output = network(*inputs)

@@ -69,6 +69,8 @@ class MLP(nn.Module):
         flat = x.reshape((*x.shape[: x.dim() - event_dim], prod(self.in_shape)))
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        hidden = linear_with_context(first, flat, context, self.context_dim)
-        output: torch.Tensor = self.layers[1:](hidden)
+        output = linear_with_context(first, flat, context, self.context_dim)
+        for position, layer in enumerate(self.layers):
+            if position:  # a slice would be a new module at every call
+                output = layer(output)
         return output.reshape(output.shape[:-1] + self.out_shape)

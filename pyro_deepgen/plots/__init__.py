@@ -10,7 +10,8 @@ except ImportError as error:
         "pyro_deepgen.plots draws with matplotlib: pip install pyro_deepgen[plot]"
     ) from error
 
-from pyro_deepgen.plots.curves import Losses, density, history
+from pyro_deepgen.plots.curves import Losses, history
+from pyro_deepgen.plots.densities import density, density_grid
 from pyro_deepgen.plots.images import (
     image_grid,
     latent_sizes,
@@ -30,6 +31,7 @@ from pyro_deepgen.plots.latent import (
 __all__ = [
     "Losses",
     "density",
+    "density_grid",
     "history",
     "image_grid",
     "latent_map",

@@ -5,7 +5,16 @@
 from .device_only import device_only
 from .function import CompiledFunction
 from .graph import Graph, trace
+from .modules import modules_behind
 from .refusal import TracingError
 from .undo import without_trace
 
-__all__ = ["CompiledFunction", "Graph", "TracingError", "device_only", "trace", "without_trace"]
+__all__ = [
+    "CompiledFunction",
+    "Graph",
+    "TracingError",
+    "device_only",
+    "modules_behind",
+    "trace",
+    "without_trace",
+]

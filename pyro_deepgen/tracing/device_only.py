@@ -75,8 +75,28 @@ def device_only() -> Iterator[None]:
         # A distribution that was made before still validates.
         stack.enter_context(mock.patch.object(Distribution, "_validate_sample", _unchanged))
         stack.enter_context(_UncheckedOneHot())
+        for module in (torch.distributions.transforms, torch.distributions.utils):
+            stack.enter_context(mock.patch.object(module, "tril_matrix_to_vec", _tril_to_vec))
+            stack.enter_context(mock.patch.object(module, "vec_to_tril_matrix", _vec_to_tril))
         stack.enter_context(mock.patch.object(Dice, "compute_expectation", compute_expectation))
         yield
+
+
+# PyTorch goes between triangles and vectors by masks, which give shapes that depend on values.
+def _tril_to_vec(mat: torch.Tensor, diag: int = 0) -> torch.Tensor:
+    height, width = mat.shape[-2:]
+    rows, columns = torch.tril_indices(height, width, diag, device=mat.device)
+    return mat[..., rows, columns]
+
+
+def _vec_to_tril(vec: torch.Tensor, diag: int = 0) -> torch.Tensor:
+    size = 1
+    while sum(max(0, min(size, row + 1 + diag)) for row in range(size)) < vec.shape[-1]:
+        size += 1
+    rows, columns = torch.tril_indices(size, size, diag, device=vec.device)
+    mat = vec.new_zeros((*vec.shape[:-1], size, size))
+    mat[..., rows, columns] = vec
+    return mat
 
 
 def _detached(value: Any) -> Any:

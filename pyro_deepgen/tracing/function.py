@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeAlias
 
+import pyro
 import torch
 from torch import nn
 from torch.fx import GraphModule
@@ -14,8 +15,9 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .compiler import compiled
-from .graph import trace
+from .graph import Graph, trace
 from .halves import halves
+from .modules import modules_behind
 from .undo import without_trace
 
 Run: TypeAlias = Callable[..., Sequence[Any]]
@@ -44,8 +46,8 @@ class CompiledFunction:
 
     Args:
         function: takes tensors, or tuples, lists and dicts of them, and gives the same.
-        modules: modules that the function uses, whose state is watched; the function itself need
-            not be named.
+        modules: modules that the function uses, whose state is watched, beyond those that it holds
+            (:func:`modules_behind`).
         backend: backend of ``torch.compile``; ``None`` runs the recorded operations as they are.
         mode: mode of ``torch.compile``, none that replays CUDA graphs.
         max_graphs: how many recordings are kept; the one that was not used for longest goes first.
@@ -89,7 +91,7 @@ class CompiledFunction:
                 "CUDA graphs; leave it out, or use 'max-autotune-no-cudagraphs'"
             )
         self.function, self.backend, self.mode = function, backend, mode
-        self.modules = [*modules, *([function] if isinstance(function, nn.Module) else [])]
+        self.modules = [*modules, *modules_behind(function)]
         self.max_graphs = max_graphs
         self._recordings: list[_Recording] = []  # the one that was used last comes first
 
@@ -130,10 +132,11 @@ class CompiledFunction:
                 yield module.training
                 yield tuple(map(id, module._parameters.values()))
                 yield tuple(map(id, module._buffers.values()))
+                yield tuple(map(id, module._modules.values()))
 
     def _find(self, key: Hashable) -> _Recording | None:
         for place, recording in enumerate(self._recordings):
-            if recording.key == key and recording.state == list(map(_kind, recording.captured)):
+            if recording.key == key and recording.holds():
                 if place:
                     self._recordings.insert(0, self._recordings.pop(place))
                 return recording
@@ -156,7 +159,7 @@ class CompiledFunction:
         varied = [i for i, value in enumerate(values) if value.requires_grad]
         if not varied:
             run = self._compile(graph.module)
-            return _Recording(key, graph.captured, spec, run, None, [], [])
+            return _Recording(key, graph, spec, run, None, [], [])
         if any(t.requires_grad and not t.is_leaf for t in graph.captured):
             shapes = [tuple(t.shape) for t in graph.captured if not t.is_leaf and t.requires_grad]
             raise ValueError(
@@ -191,7 +194,7 @@ class CompiledFunction:
         inputs = [i for i, t in enumerate(given) if i >= len(places) and t.requires_grad]
         return _Recording(
             key,
-            graph.captured,
+            graph,
             spec,
             self._compile(forward),
             self._compile(backward),
@@ -227,7 +230,8 @@ class _Recording:
 
     Args:
         key: what must be the same for the graphs to be used again.
-        captured: tensors that the function reaches without being given them.
+        graph: what was recorded, with the tensors that the function reaches without being given
+            them.
         spec: the structure of the results.
         forward: gives, from ``(*captured, *arguments)``, the results, and what else the gradient
             needs.
@@ -242,7 +246,7 @@ class _Recording:
     def __init__(
         self,
         key: Hashable,
-        captured: list[torch.Tensor],
+        graph: Graph,
         spec: Any,
         forward: Run,
         backward: Run | None,
@@ -250,10 +254,22 @@ class _Recording:
         places: Sequence[int],
         varied: frozenset[int] = frozenset(),
     ) -> None:
-        self.key, self.captured, self.spec = key, captured, spec
+        self.key, self.graph, self.captured, self.spec = key, graph, graph.captured, spec
         self.forward, self.backward = forward, backward
         self.kept, self.places, self.varied = kept, places, varied
-        self.state = list(map(_kind, captured))
+        self._kinds = list(map(_kind, graph.captured))
+        held = set(map(id, graph.captured))
+        stored = pyro.get_param_store().named_parameters()
+        self._stored = [(name, tensor) for name, tensor in stored if id(tensor) in held]
+
+    def holds(self) -> bool:
+        """Whether all that the function reaches is still what it was, but for the values."""
+        stored = dict(pyro.get_param_store().named_parameters()) if self._stored else {}
+        return (
+            self._kinds == list(map(_kind, self.captured))
+            and self.graph.reads_hold()
+            and all(stored.get(name) is tensor for name, tensor in self._stored)
+        )
 
     def run(self, given: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """The first graph's results."""

@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from .compiler import compiled
 from .device_only import device_only
-from .refusal import refusal
+from .refusal import Readings, refusal
 from .replay import Replay
 from .undo import without_trace
 
@@ -27,6 +27,7 @@ class Graph:
         module: the operations, a function of ``(*captured, *inputs)``.
         captured: the tensors that the program reached without being given them (parameters,
             buffers, constants), by reference: the graph sees what an optimiser changes in place.
+        readings: those of them whose values Python has read, with copies.
 
     Example:
         >>> import torch
@@ -38,10 +39,16 @@ class Graph:
         [5.0, 5.0, 5.0]
     """
 
-    def __init__(self, module: GraphModule, captured: list[torch.Tensor]) -> None:
-        self.module, self.captured = module, captured
+    def __init__(
+        self, module: GraphModule, captured: list[torch.Tensor], readings: Readings
+    ) -> None:
+        self.module, self.captured, self._readings = module, captured, readings
         self._run: Callable[..., Any] = module
         self._replay: Replay | None = None
+
+    def reads_hold(self) -> bool:
+        """Whether the tensors whose values Python has read still have these values."""
+        return all(torch.equal(tensor, copy) for tensor, copy in self._readings)
 
     @torch.no_grad()
     def compile(
@@ -109,10 +116,10 @@ def trace(function: Callable[..., list[torch.Tensor]], inputs: Sequence[torch.Te
     # Aliases, so that a tensor that is given twice, or that the program also reaches by itself, is
     # told apart from the input.
     examples = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
-    with without_trace() as undo, device_only(), refusal(undo.has):
+    with without_trace() as undo, device_only(), refusal(undo.has) as readings:
         undo.add(examples)
         module = make_fx(function)(*examples)
-    return Graph(module, _lift_captured(module))
+    return Graph(module, _lift_captured(module), readings)
 
 
 def _lift_captured(module: GraphModule) -> list[torch.Tensor]:
@@ -139,6 +146,7 @@ def _lift_captured(module: GraphModule) -> list[torch.Tensor]:
             captured[id(tensor)] = tensor
             with graph.inserting_before(first):
                 inputs[id(tensor)] = graph.placeholder(f"captured_{len(captured)}")
+            inputs[id(tensor)].meta["val"] = tensor
         if node.users:
             node.replace_all_uses_with(inputs[id(tensor)])
         graph.erase_node(node)

@@ -29,8 +29,9 @@ def compute_scalars_once(module: GraphModule) -> None:
         module: a graph of operations whose nodes carry example values; changed in place.
     """
     costly: set[Node] = set()
+    changed = _changed_in_place(module)
     for node in list(module.graph.nodes):
-        if not _is_scalar(node) or node.op != "call_function":
+        if not _is_scalar(node) or node.op != "call_function" or node in changed:
             continue
         inherits = any(i in costly for i in node.all_input_nodes)
         if node.target in _CHEAP and not inherits:
@@ -48,6 +49,25 @@ def compute_scalars_once(module: GraphModule) -> None:
         for reader in readers:
             reader.replace_input_with(node, once)
     module.recompile()
+
+
+def _changed_in_place(module: GraphModule) -> set[Node]:
+    """The nodes whose memory a later operation writes to, by themselves or through a view."""
+    owner: dict[Node, Node] = {}
+    written: set[Node] = set()
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            if argument.alias_info is None:
+                continue
+            for given in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(given, Node):
+                    owner[node] = owner.get(given, given)
+                    if argument.alias_info.is_write:
+                        written.add(owner[node])
+    return {node for node in module.graph.nodes if owner.get(node, node) in written}
 
 
 def _has_many_elements(node: Node) -> bool:

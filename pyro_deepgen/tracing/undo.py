@@ -27,12 +27,12 @@ class Undo(TorchDispatchMode):
         """Count tensors as made inside."""
         for tensor in tensors if isinstance(tensors, list | tuple) else [tensors]:
             if isinstance(tensor, torch.Tensor):
-                self._made.add(tensor.untyped_storage()._cdata)
+                self._made.add(_memory(tensor))
                 self._alive.append(tensor)
 
     def has(self, tensor: Any) -> bool:
         """Whether a tensor was made inside."""
-        return isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata in self._made
+        return isinstance(tensor, torch.Tensor) and _memory(tensor) in self._made
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -62,6 +62,12 @@ class Undo(TorchDispatchMode):
         with torch.no_grad():
             for tensor, values in reversed(self._before.values()):
                 tensor.detach().copy_(values)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tensors share that are views of one; a sparse tensor has no views."""
+    strided = tensor.layout is torch.strided
+    return int(tensor.untyped_storage()._cdata) if strided else id(tensor)
 
 
 @contextmanager

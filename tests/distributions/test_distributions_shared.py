@@ -20,7 +20,7 @@ from tests.tables import DISTRIBUTIONS, DistributionRow, named
 FAILURE_RATE = 1e-6  # of one chi-square test on right samples
 
 # A flow has no mean in closed form, and a mean of classes means nothing.
-WITHOUT_MEAN = {"buffered_flow", "buffered_categorical"}
+WITHOUT_MEAN = {"buffered_flow", "buffered_categorical", "flow", "flow_positive"}
 
 every = pytest.mark.parametrize("row", **named(DISTRIBUTIONS))
 continuous = pytest.mark.parametrize("row", **named([r for r in DISTRIBUTIONS if r.box]))

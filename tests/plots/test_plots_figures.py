@@ -95,6 +95,22 @@ FIGURES: dict[str, tuple[Callable[[], Figure], bool, int]] = {
     # The second panel is the bar of colours.
     "density": (lambda: plots.density(gaussian, SQUARE, torch.randn(50, 2), TITLE), True, 2),
     "tall density": (lambda: plots.density(gaussian, ((-1, 1), (-3, 9)), title=TITLE), True, 2),
+    "density_grid": (
+        lambda: plots.density_grid(
+            [[gaussian] * 7] * 4,
+            [SQUARE] * 4,
+            ["$U_1$"] * 4,
+            ["target", "a long label"] * 3 + ["b"],
+            TITLE,
+        ),
+        False,
+        28,
+    ),
+    "one density of a grid": (
+        lambda: plots.density_grid([[gaussian]], [SQUARE], ["row"], ["column"], TITLE),
+        False,
+        1,
+    ),
 }
 
 
