@@ -272,8 +272,8 @@ def report(fits: dict[str, list[Fit]], args: argparse.Namespace, seconds: float)
         "",
         f"Means over {args.draws:,} draws of q with their standard errors; the effective sample "
         "size is that of the same draws as importance samples, in percent of their number. Where q "
-        "misses a part of the target, a few large weights make it: other draws of the same fit "
-        "gave 62 and 5 %, so only sizes near 90 % and above can be relied on.",
+        "misses a part of the target, a few large weights make it, and other draws of the same fit "
+        "may give a very different size: rely on sizes near 90 % and above only.",
         "",
         "A divergence under the integral of q says little about what q misses. On a grid, with the "
         "inverse of each flow, the other one is measured as well; and the importance weights of "

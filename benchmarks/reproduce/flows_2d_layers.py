@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--points", type=int, default=180, help="along each side of a panel")
     parser.add_argument("--folder", type=Path, default=HERE / "results")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     args = parser.parse_args()
+    torch.set_default_device(args.device)
     torch.set_num_threads(1)
     bases = {
         "Gaussian": dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1),

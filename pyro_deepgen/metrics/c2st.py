@@ -43,7 +43,7 @@ def c2st(
     deviation of the first; two hidden layers of :math:`10 D` rectified linear units; Adam with
     batches of 200. The benchmark trains until the training loss no longer falls. Here a tenth of a
     network's data is kept from it, the weights with the least loss on them are taken, and training
-    ends 10 epochs after the last gain: the same figures, in a fraction of the time. The folds
+    ends 10 epochs after the last gain, which keeps networks from learning data by heart. The folds
     are trained at once. The global random streams stay as they are.
 
     Args:

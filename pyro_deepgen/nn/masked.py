@@ -21,8 +21,8 @@ class MaskedLinear(nn.Module):
 
     .. math:: y_i = b_i + \sum_{j : m_j \leq m_i} w_{ij} x_j + \sum_k v_{ik} c_k
 
-    The entries that the mask hides are no part of the map, and get no gradient. Weights start
-    uniform within the inverse square root of the number of inputs that a unit sees, biases at 0.
+    The entries that the mask hides are no part of the map, and get no gradient. Weights and
+    biases start uniform within the inverse square root of the number of inputs that a unit sees.
 
     Args:
         in_degrees: degree of every input, in increasing order.
