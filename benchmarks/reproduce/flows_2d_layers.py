@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyro.distributions as dist
 import torch
+from matplotlib.figure import Figure
 
 from pyro_deepgen.distributions import FlowDistribution
 from pyro_deepgen.plots import density_grid
@@ -53,29 +54,34 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE / "results")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     args = parser.parse_args()
-    torch.set_default_device(args.device)
     torch.set_num_threads(1)
+    with torch.device(args.device):
+        figure = draw(args.seed, args.points)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.folder / "flows_2d_layers.png", dpi=110)
+
+
+def draw(seed: int, points: int) -> Figure:
+    """Return the picture."""
     bases = {
         "Gaussian": dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1),
         # Without validation its density outside is 0.
         "uniform": dist.Uniform(-torch.full((2,), 2.0), 2.0, validate_args=False).to_event(1),
     }
     rows, labels = [], []
-    for kind, layers in random_layers(args.seed).items():
+    for kind, layers in random_layers(seed).items():
         for name, base in bases.items():
             flows = [FlowDistribution(base, layers[:k]) for k in SIZES]
             rows.append([density.log_prob for density in (base, *flows)])
             labels.append(f"{kind},\n{name}")
-    figure = density_grid(
+    return density_grid(
         rows,
         [((-5.0, 5.0), (-5.0, 5.0))] * len(rows),
         labels,
         ["base", *(f"K = {k}" for k in SIZES)],
         "Planar and radial layers from a Gaussian and a uniform base",
-        args.points,
+        points,
     )
-    args.folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.folder / "flows_2d_layers.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,10 @@ def with_levels(dequantize: Dequantize) -> FlowDistribution:
 
 def conditional_noise() -> Dequantize:
     """Return noise that depends on the levels and is far from uniform."""
-    noise = FlowDistribution(normal(), [maf(2, context_dim=4, hidden_dims=(8,)), Logit()])
+    # Wide: with less noise at the ends of a cell than data, a few draws have all the weight.
+    wide = CholeskyAffine(2, scale_tril=1.7 * torch.eye(2))
+    flow = maf(2, context_dim=4, hidden_dims=(8,), num_layers=1)
+    noise = FlowDistribution(normal(), [flow, wide, Logit()])
     return Dequantize(2, NUM_LEVELS, noise=noise, network=MLP(2, (8,), 4))
 
 
