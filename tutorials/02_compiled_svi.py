@@ -265,10 +265,10 @@ print(f"of {history.seconds:.1f} s, {history.compile_seconds:.1f} s were for rec
 #
 # | case | than Pyro's `SVI` | than PyTorch by hand (fused Adam) | than NumPyro (one loop) |
 # |---|---|---|---|
-# | VAE 20-32-5, batch 128 | 10.5 | 3.6 (2.7) | 1.3 (0.6) |
+# | VAE 20-32-5, batch 128 | 10.1 | 3.5 (2.6) | 1.2 (0.4) |
 # | VAE 784-400-20, batch 128 | 2.8 | 2.2 (2.0) | 1.2 (1.0) |
 # | IWAE with two layers, k = 50, batch 20 | 2.1 | 1.8 (1.7) | 1.0 (1.0) |
-# | logistic regression, 10,000 x 50, `AutoDiagonalNormal` | 10.0 | 2.2 (2.1) | 1.2 (0.7) |
+# | logistic regression, 10,000 x 50, `AutoDiagonalNormal` | 7.1 | 2.1 (1.8) | 1.1 (0.7) |
 # | deep Markov model on JSB chorales | 1.6 | 1.3 (1.3) | 0.9 (0.9) |
 #
 # NumPyro's second figure is for all steps in one compiled loop, which gives no loss in between.
