@@ -31,6 +31,7 @@ from .flows_copies import couplings
 from .harness import Case, Contestant
 
 SIZES = Sizes()
+WIDE = Sizes(hidden=(256, 256))
 GLOW = ((3, 16, 16), 2, 1, 64)  # image, levels, steps of a level, hidden channels
 _DOES = {
     "density": "log-density of {} points",
@@ -127,9 +128,10 @@ def case(name: str, family: str, operation: Operation, steps: int, *, sizes: Siz
         return flow
 
     compiles = kind.compiles_sampling or operation != "sampling"
+    wide = f", {len(sizes.hidden)} hidden layers of {sizes.hidden[0]}" if sizes == WIDE else ""
     return _case(
         name,
-        kind.title,
+        kind.title + wide,
         operation,
         x,
         lambda: our_flow(kind, sizes),
@@ -222,4 +224,7 @@ def cases() -> dict[str, Callable[[], Case]]:
             made[name] = partial(glow_case, name, operation, steps)
         else:
             made[name] = partial(case, name, family, operation, steps)
+    # The way that goes from variable to variable, which in the peers is a pass for each.
+    name = "flow-maf-sampling-wide"
+    made[name] = partial(case, name, "maf", "sampling", 1, sizes=WIDE)
     return made

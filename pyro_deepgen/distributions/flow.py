@@ -33,7 +33,8 @@ class FlowDistribution(DistributionModule):
     draw, the parameters and all modes are what they were (:class:`RememberedDraw` says how that is
     known); in all other cases the inverse is run. Both ways have the same value and give
     parameters the same gradients. The remembered score is a function of the parameters alone: to
-    differentiate by the draw itself, score ``draw.clone()``.
+    differentiate by the draw itself, score ``draw.clone()``. To remember takes time: once a draw
+    by :meth:`sample` was not scored, further ones are not remembered until one is.
 
     Args:
         base: a distribution; its tensors become buffers, as those of a
@@ -65,6 +66,7 @@ class FlowDistribution(DistributionModule):
     base: DistributionModule
     transform: Bijection
     _memory: RememberedDraw | None
+    _scores_samples = True
 
     def __init__(
         self,
@@ -190,14 +192,16 @@ class FlowDistribution(DistributionModule):
     def sample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:  # noqa: B008
         """Draw without gradients, of shape ``sample_shape + batch_shape + event_shape``."""
         with torch.no_grad():
-            return self._draw(lambda base: base.sample(sample_shape))
+            return self._draw(lambda base: base.sample(sample_shape), sampling=True)
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """Log-density of ``(*sample, *batch, *event)`` values, of shape ``(*sample, *batch)``."""
         remembered = self._recall(value)
         if remembered is not None:
             return remembered
-        value = self.broadcast(value)
+        shape = self._batch_shape + self._event_shape
+        if value.shape[value.dim() - len(shape) :] != shape:
+            value = self.broadcast(value)
         if self._validate_args:
             self._validate_sample(value)
         x, log_det = self.transform.inverse_and_log_det(value)
@@ -219,7 +223,7 @@ class FlowDistribution(DistributionModule):
         new.__dict__["_memory"] = None
         return new
 
-    def _draw(self, draw: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+    def _draw(self, draw: Callable[[Any], torch.Tensor], *, sampling: bool = False) -> torch.Tensor:
         base = _plain(self.base.expand((*self.batch_shape, *self._joined_shape)))
         x = draw(base)
         y, log_det = self.transform.forward_and_log_det(x)
@@ -228,7 +232,11 @@ class FlowDistribution(DistributionModule):
         self._memory = None
         if self._one_to_one and y is not x and may_remember(y):
             log_det = sum_last(log_det, self._outer)
-            self._memory = RememberedDraw(self, y, lambda: self._score(base, x, -log_det))
+            wanted = self._scores_samples or not sampling
+            score = (lambda: self._score(base, x, -log_det)) if wanted else None
+            self._memory = RememberedDraw(self, y, score)
+            if sampling:
+                self._scores_samples = False  # until this draw is scored
         return y
 
     def _recall(self, value: torch.Tensor) -> torch.Tensor | None:
@@ -239,7 +247,8 @@ class FlowDistribution(DistributionModule):
         if memory is None or not memory.is_of(value):
             return None
         self._memory = None  # or the graph of this step would live on in the next
-        return memory.score() if memory.holds(self, value) and memory.score else None
+        self._scores_samples = True
+        return memory.score() if memory.score and memory.holds(self, value) else None
 
     def _score(self, base: Any, x: torch.Tensor, log_det: torch.Tensor) -> torch.Tensor:
         return sum_last(log_prob_anywhere(base, x), self._joined) + log_det

@@ -22,6 +22,8 @@ def _copy_tree(node: Any, leaf: Callable[[Any, str], Any], path: str, memo: dict
     Leaves are tensors, modules and slots; ``memo`` keeps shared nodes shared and stops at cycles
     (a transform and its inverse name each other).
     """
+    if node is None or isinstance(node, bool | int | float | str | torch.Size):
+        return node
     if id(node) in memo:
         return memo[id(node)]
     if isinstance(node, list | tuple):
@@ -50,8 +52,6 @@ def _copy_tree(node: Any, leaf: Callable[[Any, str], Any], path: str, memo: dict
 
 def _has_parts(node: Any) -> bool:
     """Whether to look for tensors inside: distributions, transforms and Pyro's parts of them."""
-    if node is None or isinstance(node, bool | int | float | str):
-        return False  # torch.compile cannot trace the question below for these
     return isinstance(node, Distribution | Transform) or (
         type(node).__module__.startswith(("pyro.", "torch.distributions."))
         and hasattr(node, "__dict__")
@@ -93,7 +93,8 @@ class HoldsParts(nn.Module):
 
     def _put_together(self) -> Any:
         """Make the object on the tensors and modules that are held now."""
-        self._forget()
+        if self._modules:
+            self._forget()
         skeleton = self.__dict__["_skeleton"]
         return _copy_tree(skeleton, lambda slot, _: getattr(self, slot.name), "", {})
 

@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import nn
 from torch._C import _functorch  # torch.func has no question "is a transform active?"
+from torch._utils import _flatten_dense_tensors
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -32,7 +33,8 @@ class RememberedDraw:
     Args:
         module: what made the draw.
         draw: the draw.
-        score: gives the log-probability of the draw.
+        score: gives the log-probability of the draw; with ``None``, all that is known is which
+            tensor the draw is.
 
     Example:
         >>> import torch
@@ -48,7 +50,7 @@ class RememberedDraw:
     score: Callable[[], torch.Tensor] | None
 
     def __init__(
-        self, module: nn.Module, draw: torch.Tensor, score: Callable[[], torch.Tensor]
+        self, module: nn.Module, draw: torch.Tensor, score: Callable[[], torch.Tensor] | None
     ) -> None:
         myself = ref(self)
 
@@ -59,10 +61,12 @@ class RememberedDraw:
 
         self._draw = ref(draw, forget)
         self.score = score
-        self._tensors = list(_tensors(module))
-        self._marks = _marks(module, draw, self._tensors)
+        if score is None:
+            return
+        self._tensors, self._training = _inside(module)
+        self._marks = _marks(draw, self._tensors)
         self._modes = _modes()
-        self._values = [] if get_proxy_mode() else list(_values([draw, *self._tensors]))
+        self._values = [] if get_proxy_mode() else _values([draw, *self._tensors])
 
     def is_of(self, value: torch.Tensor) -> bool:
         """Whether the value is the draw, changed or not."""
@@ -70,20 +74,21 @@ class RememberedDraw:
 
     def holds(self, module: nn.Module, value: torch.Tensor) -> bool:
         """Whether the score of the value is still the one remembered."""
-        if not self.is_of(value) or not may_remember(value):
+        if self.score is None or not self.is_of(value) or not may_remember(value):
             return False
-        modes, tensors = _modes(), list(_tensors(module))
+        tensors, training = _inside(module)
         return (
-            _same(modes, self._modes)
+            _same(_modes(), self._modes)
             and _same(tensors, self._tensors)
-            and _marks(module, value, tensors) == self._marks
+            and training == self._training
+            and _marks(value, tensors) == self._marks
             and (get_proxy_mode() is not None or self._values_are([value, *tensors]))
             # What hangs on the draw itself would miss its share of the gradient.
             and not (value.requires_grad and (value._backward_hooks or value.retains_grad))
         )
 
     def _values_are(self, tensors: list[torch.Tensor]) -> bool:
-        values = list(_values(tensors))
+        values = _values(tensors)
         return len(values) == len(self._values) and all(map(torch.equal, values, self._values))
 
 
@@ -110,21 +115,33 @@ def may_remember(draw: torch.Tensor) -> bool:
     return not (draw.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield the parameters and buffers of a module."""
-    for part in module.modules():
-        for tensor in (*part._parameters.values(), *part._buffers.values()):
-            if tensor is not None:
-                yield tensor
+def _inside(module: nn.Module) -> tuple[list[torch.Tensor], list[bool]]:
+    """List the parameters and buffers of a module, and which of its parts are in training mode.
+
+    Each draw asks, and ``Module.modules`` takes several times as long.
+    """
+    tensors: list[torch.Tensor | None] = []
+    training: list[bool] = []
+    parts = [module]
+    seen = {id(module)}
+    for part in parts:  # which grows
+        training.append(part.training)
+        tensors += part._parameters.values()
+        tensors += part._buffers.values()
+        for child in part._modules.values():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                parts.append(child)
+    return [tensor for tensor in tensors if tensor is not None], training
 
 
-def _marks(module: nn.Module, draw: torch.Tensor, tensors: list[torch.Tensor]) -> list[Any]:
+def _marks(draw: torch.Tensor, tensors: list[torch.Tensor]) -> list[Any]:
     """List what is cheap to compare."""
     kind = draw.device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     marks: list[Any] = [draw._version, torch.is_grad_enabled(), autocast]
-    marks += [(t._version, t.requires_grad) for t in tensors]
-    return marks + [part.training for part in module.modules()]
+    marks += [t._version for t in tensors]
+    return marks + [t.requires_grad for t in tensors]
 
 
 def _modes() -> list[Any]:
@@ -132,14 +149,20 @@ def _modes() -> list[Any]:
     return [get_proxy_mode(), *_get_current_function_mode_stack()]
 
 
-def _values(tensors: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Copy the values of tensors, as one tensor for each data type and device."""
+def _values(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Copy the bits of tensors, as one tensor for each data type and device."""
     groups: dict[Any, list[torch.Tensor]] = {}
     for tensor in tensors:
-        kind = (tensor.dtype, tensor.device)
-        groups.setdefault(kind, []).append(tensor.detach().reshape(-1))
-    for group in groups.values():
-        yield torch.cat(group)
+        groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    with torch.no_grad():
+        return [_bits(group) for group in groups.values()]
+
+
+def _bits(group: list[torch.Tensor]) -> torch.Tensor:
+    """Copy tensors into one, of whole numbers where it can be: they are quickest to compare."""
+    alone = len(group) == 1  # then flattening would not copy
+    flat = group[0].clone().reshape(-1) if alone else _flatten_dense_tensors(group)
+    return flat if flat.numel() * flat.element_size() % 8 else flat.view(torch.int64)
 
 
 def _same(ours: list[Any], others: list[Any]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from .activations import over_its_input
 from .sizes import as_size
 
 
@@ -64,7 +65,8 @@ class CouplingCNN(nn.Module):
         self.of_context = nn.Linear(context_dim, channels, bias=False) if context_dim else None
         self.second = nn.Conv2d(channels, channels, 1)
         self.last = nn.Conv2d(channels, changed_channels * num_parameters, 3, padding=1)
-        self.first_activation, self.second_activation = activation(), activation()
+        self.first_activation = over_its_input(activation)
+        self.second_activation = over_its_input(activation)
         with torch.no_grad():
             self.last.weight.zero_()
             assert self.last.bias is not None

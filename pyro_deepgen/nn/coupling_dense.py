@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import nn
 
+from .activations import over_its_input
 from .context import linear_with_context
 from .sizes import as_size, as_sizes
 
@@ -66,7 +67,7 @@ class CouplingMLP(nn.Module):
         sizes = [self.num_kept + context_dim, *as_sizes(hidden_dims, "hidden_dims")]
         layers: list[nn.Module] = []
         for size_in, size_out in pairwise(sizes):
-            layers += [nn.Linear(size_in, size_out), activation()]
+            layers += [nn.Linear(size_in, size_out), over_its_input(activation)]
         last = nn.Linear(sizes[-1], prod(self.outputs))
         with torch.no_grad():
             last.weight.mul_(0.1)
@@ -82,7 +83,12 @@ class CouplingMLP(nn.Module):
             )
         first, *others = self.layers
         assert isinstance(first, nn.Linear)
-        h = linear_with_context(first, kept, context, self.context_dim)
+        h: torch.Tensor
+        if context is None and not self.context_dim:
+            h = first(kept)
+        else:
+            h = linear_with_context(first, kept, context, self.context_dim)
         for layer in others:
             h = layer(h)
-        return h.reshape(h.shape[:-1] + self.outputs).mT
+        theta: torch.Tensor = h.unflatten(-1, self.outputs).mT
+        return theta

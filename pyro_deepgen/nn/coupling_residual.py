@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
+from .activations import over_its_input
 from .sizes import as_size
 
 
@@ -96,7 +97,8 @@ class ResidualBlock(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.first_activation, self.second_activation = activation(), activation()
+        self.first_activation = activation()  # its input is also added to the output
+        self.second_activation = over_its_input(activation)
         self.first = WeightNormConv2d(channels, channels, 3)
         self.second = WeightNormConv2d(channels, channels, 3)
         self.of_context = nn.Linear(context_dim, channels, bias=False) if context_dim else None
@@ -163,7 +165,7 @@ class CouplingResNet(nn.Module):
             ResidualBlock(channels, context_dim=context_dim, activation=activation)
             for _ in range(as_size(num_blocks, "num_blocks"))
         )
-        self.last_activation = activation()
+        self.last_activation = over_its_input(activation)
         self.last = WeightNormConv2d(channels, changed_channels * num_parameters, 1)
         with torch.no_grad():
             self.last.length.mul_(0.1)

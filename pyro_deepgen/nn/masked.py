@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,13 +26,10 @@ class MaskedLinear(nn.Module):
     biases start uniform within the inverse square root of the number of inputs that a unit sees.
 
     Args:
-        in_degrees: degree of every input, in increasing order.
-        out_degrees: degree of every unit, in increasing order.
+        in_degrees: degree of every input.
+        out_degrees: degree of every unit.
         context_dim: number of dimensions of a context :math:`c` that every unit sees.
         scale: factor of the starting weights.
-
-    Raises:
-        ValueError: if degrees are not in increasing order.
 
     Example:
         >>> import torch
@@ -51,26 +49,26 @@ class MaskedLinear(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        for degrees in (in_degrees, out_degrees):
-            if list(degrees) != sorted(degrees):
-                raise ValueError(f"expected degrees in increasing order, got {list(degrees)}")
-        self.in_degrees, self.out_degrees = tuple(in_degrees), tuple(out_degrees)
         self.context_dim, self.scale = context_dim, scale
-        size_in, size_out = len(self.in_degrees), len(self.out_degrees)
-        seen = torch.tensor(self.out_degrees)[:, None] >= torch.tensor(self.in_degrees)
+        size_in, size_out = len(in_degrees), len(out_degrees)
         self.mask: torch.Tensor
         self.weight: torch.Tensor
         weight = torch.empty(size_out, size_in)
-        if seen.any():
+        if min(in_degrees) <= max(out_degrees):
             self.weight = nn.Parameter(weight)
         else:  # nothing to learn, and no gradient
             self.register_buffer("weight", weight)
-        self.register_buffer("mask", seen.to(weight.dtype), persistent=False)
+        self.register_buffer("mask", torch.empty_like(weight), persistent=False)
+        self.set_degrees(in_degrees, out_degrees)
         self.bias = nn.Parameter(torch.empty(size_out))
         self.context_weight: nn.Parameter | None = None
         if context_dim:
             self.context_weight = nn.Parameter(torch.empty(size_out, context_dim))
         self.reset_parameters()
+
+    def set_degrees(self, in_degrees: Sequence[int], out_degrees: Sequence[int]) -> None:
+        """Let the inputs and units have the same degrees in another order."""
+        self.mask.copy_(torch.tensor(out_degrees)[:, None] >= torch.tensor(in_degrees))
 
     def reset_parameters(self) -> None:
         """Draw starting values."""
@@ -86,14 +84,15 @@ class MaskedLinear(nn.Module):
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """Map inputs ``(*batch, in)`` and contexts ``(*batch, context_dim)``, which broadcast."""
         y = linear(x, self.weight * self.mask, self.bias)
-        if self.context_weight is None:
+        if self.context_dim == 0:
             return y
         assert context is not None
+        assert self.context_weight is not None
         return y + linear(context, self.context_weight)
 
     def extra_repr(self) -> str:
         """Name the sizes in the printed form."""
-        sizes = f"{len(self.in_degrees)}, {len(self.out_degrees)}"
+        sizes = f"{self.weight.shape[1]}, {self.weight.shape[0]}"
         return f"{sizes}, context_dim={self.context_dim}" if self.context_dim else sizes
 
 
@@ -103,9 +102,10 @@ class MaskedMLP(nn.Module):
     .. math:: \theta_i = n_i(x_{<i}, c), \qquad i = 1, \dots, D
 
     Every hidden unit has a degree :math:`m` and sees the first :math:`m` variables, through the
-    units of its own degree and below. Units stand in the order of their degrees. Called on all
-    variables, the network gives all parameters in one pass. Where a variable is known only once its
-    parameters are, :meth:`generate` does the work of that one pass in :math:`D` slices.
+    units of its own degree and below. Only masks know the order of the variables: nothing is moved
+    in a pass. Called on all variables, the network gives all parameters in one pass. Where a
+    variable is known only once its parameters are, :meth:`generate` does the work of that one pass
+    in :math:`D` slices.
 
     Args:
         num_variables: number of variables :math:`D`.
@@ -164,12 +164,12 @@ class MaskedMLP(nn.Module):
                     f"expected degrees for hidden layers of {sizes} units, got as many as "
                     f"{tuple(map(len, hidden))}"
                 )
+        indices = as_order(order, size)
         self.order: torch.Tensor  # in the state_dict: the weights mean nothing in another order
-        self.register_buffer("order", torch.tensor(as_order(order, size)))
-        inputs = list(range(1, size + 1))
-        outputs = [variable for variable in range(size) for _ in range(self.num_parameters)]
+        self.register_buffer("order", torch.tensor(indices))
+        self._hidden_degrees = hidden
+        ends = self._degrees(indices)
         context_dims = [self.context_dim] + [0] * len(hidden)
-        ends = [inputs, *hidden, outputs]
         # The last layer starts small: equations are near the identity at parameters near 0.
         scales = [1.0] * len(hidden) + [0.1]
         self.layers = nn.ModuleList(
@@ -179,13 +179,23 @@ class MaskedMLP(nn.Module):
         self.activations = nn.ModuleList(activation() for _ in hidden)
         self.skip: MaskedLinear | None = None
         if skip:
-            self.skip = MaskedLinear(inputs, outputs, context_dim=self.context_dim, scale=0.1)
-        self.starts = [starts_of(ends[i], size) for i in range(1, len(ends))]
-        starts_in = [list(range(size + 1)), *self.starts[:-1]]
+            self.skip = MaskedLinear(ends[0], ends[-1], context_dim=self.context_dim, scale=0.1)
+        self.starts = [starts_of(end, size) for end in ends[1:]]
         self.blocks = nn.ModuleList(
-            Blocks(self.starts[i], starts_in[i], own=i > 0) for i in range(len(self.layers))
+            Blocks(ends[i], ends[i + 1], size, own=i > 0) for i in range(len(self.layers))
         )
-        self.skip_blocks = Blocks(self.starts[-1], starts_in[0], own=False) if skip else None
+        self.skip_blocks = Blocks(ends[0], ends[-1], size, own=False) if skip else None
+
+    def _degrees(self, order: Sequence[int]) -> list[list[int]]:
+        """Return the degrees of the inputs, of the units of each layer, and of the outputs."""
+        places = [0] * self.num_variables
+        for place, variable in enumerate(order):
+            places[variable] = place
+        return [
+            [place + 1 for place in places],
+            *self._hidden_degrees,
+            places * self.num_parameters,
+        ]
 
     def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """Return all parameters, ``(*batch, D, P)``.
@@ -199,16 +209,6 @@ class MaskedMLP(nn.Module):
                 f"expected {self.num_variables} variables on the last dimension, got shape "
                 f"{tuple(x.shape)}"
             )
-        ordered = self.in_order(x.index_select(-1, self.order), context)
-        return ordered.index_select(-2, self.order.argsort())
-
-    def in_order(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Return all parameters from all variables, both from the first in the order to the last.
-
-        Args:
-            x: variables of shape ``(*batch, D)``, in the order.
-            context: as for :meth:`forward`.
-        """
         self._check_context(context)
         first, *rest = self.layers
         output: torch.Tensor = first(x, context)
@@ -216,7 +216,8 @@ class MaskedMLP(nn.Module):
             output = layer(activation(output))
         if self.skip is not None:
             output = output + self.skip(x, context)
-        return output.reshape((*output.shape[:-1], self.num_variables, self.num_parameters))
+        # Each parameter of all variables is contiguous, as an equation takes them.
+        return output.reshape((*output.shape[:-1], self.num_parameters, self.num_variables)).mT
 
     def generate(
         self, step: Step, batch_shape: Sequence[int] = (), context: torch.Tensor | None = None
@@ -239,17 +240,29 @@ class MaskedMLP(nn.Module):
         """
         self._check_context(context)
         num = prod(batch_shape)
-        products = [
-            (i, i, blocks(layer.weight))
-            for i, (blocks, layer) in enumerate(zip(self.blocks, self.layers, strict=True))
-        ]
-        sums = [_biases(layer, batch_shape, num, context) for layer in self.layers]
+        products, sums = [], []
+        for i, (layer, blocks) in enumerate(zip(self.layers, self.blocks, strict=True)):
+            products.append((i, i, blocks(layer.weight)))
+            sums.append(_biases(layer, blocks, batch_shape, num, context))
         if self.skip is not None and self.skip_blocks is not None:
             products.insert(0, (0, len(self.layers) - 1, self.skip_blocks(self.skip.weight)))
-            sums[-1] = sums[-1] + _biases(self.skip, batch_shape, num, context)
+            sums[-1] = sums[-1] + _biases(self.skip, self.skip_blocks, batch_shape, num, context)
         ordered = SlicedPass(self.starts, products, list(self.activations), step)(sums)
         numbered = ordered.index_select(0, self.order.argsort())
         return numbered.mT.reshape((*batch_shape, self.num_variables))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Let the masks follow the order that is loaded."""
+        super()._load_from_state_dict(*args)
+        ends = self._degrees(as_order(self.order.tolist(), self.num_variables))
+        parts = [*zip(self.layers, self.blocks, ends[:-1], ends[1:], strict=True)]
+        if self.skip is not None and self.skip_blocks is not None:
+            parts.append((self.skip, self.skip_blocks, ends[0], ends[-1]))
+        for layer, blocks, inputs, outputs in parts:
+            assert isinstance(layer, MaskedLinear)
+            assert isinstance(blocks, Blocks)
+            layer.set_degrees(inputs, outputs)
+            blocks.set_degrees(inputs, outputs)
 
     def _check_context(self, context: torch.Tensor | None) -> None:
         given = 0 if context is None else context.shape[-1] if context.dim() else None
@@ -262,13 +275,19 @@ class MaskedMLP(nn.Module):
 
 
 def _biases(
-    layer: nn.Module, batch_shape: Sequence[int], num: int, context: torch.Tensor | None
+    layer: nn.Module,
+    blocks: nn.Module,
+    batch_shape: Sequence[int],
+    num: int,
+    context: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return what units are before any input comes in, `(units, N)`."""
+    """Return what units are before any input comes in, `(units, N)`, in the order of degrees."""
     assert isinstance(layer, MaskedLinear)
+    assert isinstance(blocks, Blocks)
+    bias = layer.bias.index_select(0, blocks.rows)
     if layer.context_weight is None:
-        return layer.bias.unsqueeze(-1).expand(-1, num)
+        return bias.unsqueeze(-1).expand(-1, num)
     assert context is not None
-    biases = linear(context, layer.context_weight, layer.bias)
+    biases = linear(context, layer.context_weight.index_select(0, blocks.rows), bias)
     biases = biases.expand((*batch_shape, biases.shape[-1])).reshape(num, biases.shape[-1])
     return biases.mT.contiguous()

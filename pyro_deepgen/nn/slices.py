@@ -18,20 +18,23 @@ Step = Callable[[int, torch.Tensor], torch.Tensor]
 class Blocks(nn.Module):
     r"""The rectangles that make up what a block triangular mask shows of a weight matrix.
 
-    With units in the order of their degrees, the mask is a staircase. It is cut in halves: the
-    variables of the left half, those of the right half, and between them one full rectangle, by
-    which all units of the right see those of the left. The halves are cut again, down to single
-    variables. No entry that the mask hides is in a rectangle.
+    With inputs and units in the order of their degrees, the mask is a staircase. It is cut in
+    halves: the variables of the left half, those of the right half, and between them one full
+    rectangle, by which all units of the right see those of the left. The halves are cut again, down
+    to single variables. No entry that the mask hides is in a rectangle.
 
     Args:
-        row_starts: number of units before those of each variable, and the number of all.
-        column_starts: the same for the inputs.
-        own: whether the units of a variable see the inputs of that variable.
+        in_degrees: degree of every input.
+        out_degrees: degree of every unit, from 0 to :math:`D - 1`.
+        num_variables: number of variables :math:`D`.
+        own: whether the inputs are units, of degrees from 0, which units of the same degree see
+            as soon as they are known themselves; else they are the variables, of degrees from 1.
 
     Example:
         >>> import torch
-        >>> blocks = Blocks([0, 1, 2, 3, 4], [0, 1, 2, 3, 4], own=True)
-        >>> pieces = blocks(torch.ones(4, 4).tril())
+        >>> degrees = torch.tensor([3, 1, 2, 0])
+        >>> blocks = Blocks(degrees.tolist(), degrees.tolist(), 4, own=True)
+        >>> pieces = blocks(degrees[:, None] >= degrees)
         >>> [tuple(piece.shape) for piece in pieces]
         [(1, 1), (1, 1), (1, 1), (2, 2), (1, 1), (1, 1), (1, 1)]
         >>> all(bool(piece.all()) for piece in pieces)  # none is hidden
@@ -39,29 +42,53 @@ class Blocks(nn.Module):
     """
 
     def __init__(
-        self, row_starts: Sequence[int], column_starts: Sequence[int], *, own: bool
+        self,
+        in_degrees: Sequence[int],
+        out_degrees: Sequence[int],
+        num_variables: int,
+        *,
+        own: bool,
     ) -> None:
         super().__init__()
-        entries = torch.arange(row_starts[-1] * column_starts[-1])
-        entries = entries.reshape(row_starts[-1], column_starts[-1])
-        cuts = [
-            entries[
-                row_starts[rows[0]] : row_starts[rows[1]],
-                column_starts[columns[0]] : column_starts[columns[1]],
-            ]
-            for rows, columns in _rectangles(0, len(row_starts) - 1)
+        row_starts = starts_of(out_degrees, num_variables)
+        column_starts = starts_of([degree - (not own) for degree in in_degrees], num_variables)
+        self.ranges = [
+            (
+                (row_starts[rows[0]], row_starts[rows[1]]),
+                (column_starts[columns[0]], column_starts[columns[1]]),
+            )
+            for rows, columns in _rectangles(0, num_variables)
             if own or rows != columns
         ]
         # Those of one shape are cut out together: half of them are for single variables.
-        shapes = sorted({tuple(cut.shape) for cut in cuts})
-        alike = [[i for i, cut in enumerate(cuts) if cut.shape == shape] for shape in shapes]
+        cut_shapes = [(r[1] - r[0], c[1] - c[0]) for r, c in self.ranges]
+        shapes = sorted(set(cut_shapes))
+        alike = [[i for i, s in enumerate(cut_shapes) if s == shape] for shape in shapes]
         self.stacks = [(len(a), *shape) for a, shape in zip(alike, shapes, strict=True)]
         self.sizes = [prod(stack) for stack in self.stacks]
-        in_stacks = [i for places in alike for i in places]
-        self.places = sorted(range(len(cuts)), key=in_stacks.__getitem__)
+        self.in_stacks = [i for places in alike for i in places]
+        self.places = sorted(range(len(cut_shapes)), key=self.in_stacks.__getitem__)
+        self.rows: torch.Tensor  # the units in the order of their degrees
         self.index: torch.Tensor
-        flat = torch.cat([entries.new_zeros(0), *(cuts[i].reshape(-1) for i in in_stacks)])
-        self.register_buffer("index", flat, persistent=False)
+        rows, index = self._order(in_degrees, out_degrees)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("index", index, persistent=False)
+
+    def set_degrees(self, in_degrees: Sequence[int], out_degrees: Sequence[int]) -> None:
+        """Let the inputs and units have the same degrees in another order."""
+        rows, index = self._order(in_degrees, out_degrees)
+        self.rows.copy_(rows)
+        self.index.copy_(index)
+
+    def _order(
+        self, in_degrees: Sequence[int], out_degrees: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows in the order of their degrees, and the entries of all rectangles."""
+        rows = torch.tensor(out_degrees).argsort(stable=True)
+        columns = torch.tensor(in_degrees).argsort(stable=True)
+        entries = rows[:, None] * len(in_degrees) + columns
+        cuts = [entries[slice(*r), slice(*c)].reshape(-1) for r, c in self.ranges]
+        return rows, torch.cat([entries.new_zeros(0), *(cuts[i] for i in self.in_stacks)])
 
     def forward(self, weight: torch.Tensor) -> list[torch.Tensor]:
         """Cut a weight matrix, each rectangle contiguous, in the order in which they are needed."""
@@ -90,14 +117,15 @@ def starts_of(degrees: Sequence[int], num_variables: int) -> list[int]:
     """Return the number of units below each degree from 0 to ``num_variables``.
 
     Args:
-        degrees: degrees of the units, in increasing order.
+        degrees: degrees of the units.
         num_variables: number of variables.
 
     Example:
-        >>> starts_of([0, 1, 1, 2], 3)
+        >>> starts_of([2, 1, 0, 1], 3)
         [0, 1, 3, 4]
     """
-    return [bisect_left(degrees, degree) for degree in range(num_variables + 1)]
+    in_order = sorted(degrees)
+    return [bisect_left(in_order, degree) for degree in range(num_variables + 1)]
 
 
 class SlicedPass:
@@ -120,7 +148,7 @@ class SlicedPass:
 
     Example:
         >>> import torch
-        >>> blocks = Blocks([0, 1, 2, 3], [0, 1, 2, 3], own=False)(torch.ones(3, 3))
+        >>> blocks = Blocks([1, 2, 3], [0, 1, 2], 3, own=False)(torch.ones(3, 3))
         >>> run = SlicedPass([[0, 1, 2, 3]], [(0, 0, blocks)], [], lambda k, sums: sums[:, 0] + 1)
         >>> run([torch.zeros(3, 5)])[:, 0]  # each is 1 more than the sum of those before it
         tensor([1., 2., 4.])

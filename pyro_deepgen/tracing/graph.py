@@ -129,7 +129,7 @@ def _lift_captured(module: GraphModule) -> list[torch.Tensor]:
     compiler from folding it, and a graph of another device from being replayed.
     """
     graph = module.graph
-    first = next(iter(graph.nodes))
+    last = None  # the first node may itself be one that goes
     captured: dict[int, torch.Tensor] = {}
     inputs: dict[int, Any] = {}
     for node in [node for node in graph.nodes if node.op == "get_attr"]:
@@ -144,8 +144,10 @@ def _lift_captured(module: GraphModule) -> list[torch.Tensor]:
                 graph.erase_node(user)
         elif id(tensor) not in captured:
             captured[id(tensor)] = tensor
-            with graph.inserting_before(first):
-                inputs[id(tensor)] = graph.placeholder(f"captured_{len(captured)}")
+            first = next(iter(graph.nodes))
+            with graph.inserting_after(last) if last else graph.inserting_before(first):
+                last = graph.placeholder(f"captured_{len(captured)}")
+            inputs[id(tensor)] = last
             inputs[id(tensor)].meta["val"] = tensor
         if node.users:
             node.replace_all_uses_with(inputs[id(tensor)])

@@ -79,8 +79,9 @@ class ActNorm(Transform):
         self.check_domain(x, context)
         if self.training and not self.initialized:
             self._start(x, data=False)
-        y = torch.addcmul(self.shift, x, self.log_scale.exp())
-        return y, self._log_det(x)
+        log_scale = self.log_scale
+        y = torch.addcmul(self.shift, x, log_scale.exp())
+        return y, self._log_det(log_scale, x)
 
     def inverse_and_log_det(
         self, y: torch.Tensor, context: torch.Tensor | None = None
@@ -89,12 +90,13 @@ class ActNorm(Transform):
         self.check_codomain(y, context)
         if self.training and not self.initialized:
             self._start(y, data=True)
-        x = (y - self.shift) * (-self.log_scale).exp()
-        return x, -self._log_det(y)
+        log_scale = -self.log_scale
+        x = (y - self.shift) * log_scale.exp()
+        return x, self._log_det(log_scale, y)
 
-    def _log_det(self, points: torch.Tensor) -> torch.Tensor:
-        batch = points.shape[: points.dim() - self.log_scale.dim()]
-        return (self.repeats * self.log_scale.sum()).expand(batch)
+    def _log_det(self, log_scale: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        batch = points.shape[: points.dim() - log_scale.dim()]
+        return (self.repeats * log_scale.sum()).expand(batch)
 
     @torch.compiler.disable(  # type: ignore[untyped-decorator]
         reason="ActNorm sets its parameters by the first batch, outside of any graph: run one "

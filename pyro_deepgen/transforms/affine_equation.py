@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import torch
 
-from .equation import Equation
+from .equation import Equation, each_parameter
 
 
 class Affine(Equation):
@@ -49,7 +49,7 @@ class Affine(Equation):
         self.bound = float(bound)
 
     def _shift_and_log_scale(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        shift, raw = parameters.unbind(-1)
+        shift, raw = each_parameter(parameters)
         one = torch.ones((), dtype=raw.dtype, device=raw.device)
         return shift, raw * torch.rsqrt(torch.addcmul(one, raw, raw, value=self.bound**-2))
 

@@ -108,10 +108,8 @@ class Autoregressive(Transform):
         self, apply: Elementwise, known: torch.Tensor, context: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Map all variables with parameters from what they are mapped from."""
-        order = self.network.order
-        known = known.index_select(-1, order)
-        new, log_slope = apply(known, self.network.in_order(known, context))
-        return new.index_select(-1, order.argsort()), log_slope.sum(-1)
+        new, log_slope = apply(known, self.network(known, context))
+        return new, log_slope.sum(-1)
 
     def _one_by_one(
         self, apply: Elementwise, known: torch.Tensor, context: torch.Tensor | None

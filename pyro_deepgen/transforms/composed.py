@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import distributions as torchdist
@@ -87,7 +88,7 @@ class Composed(Transform):
         check_event(self, "domain", x.shape, self._event_dims[0], None)
         check_context(self, context)
         log_det: torch.Tensor | None = None
-        for part, outer in zip(self, self._outer_dims, strict=True):
+        for part, outer in self._steps():
             x, of_part = part.forward_and_log_det(x, context if part.context_dim else None)
             log_det = _add(log_det, of_part, outer)
         assert log_det is not None
@@ -100,11 +101,16 @@ class Composed(Transform):
         check_event(self, "codomain", y.shape, self._event_dims[1], None)
         check_context(self, context)
         log_det: torch.Tensor | None = None
-        for part, outer in zip(reversed(list(self)), reversed(self._outer_dims), strict=True):
+        for part, outer in reversed(self._steps()):
             y, of_part = part.inverse_and_log_det(y, context if part.context_dim else None)
             log_det = _add(log_det, of_part, outer)
         assert log_det is not None
         return y, log_det
+
+    def _steps(self) -> list[tuple[Transform, int]]:
+        """List the parts with the numbers of their outer dimensions."""
+        parts: Iterable[Any] = self.parts
+        return list(zip(parts, self._outer_dims, strict=True))
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
         """Return the shape of the image of a tensor of a given shape."""

@@ -75,17 +75,23 @@ class Coupling(Transform):
         self.domain_shape = self.codomain_shape = tuple(mask.shape)
         self.domain = self.codomain = constraints.independent(constraints.real, mask.dim())
         self.context_dim = context_dim
+        self._theta_shape = (*self.split.changed_shape, equation.num_parameters)
 
     def _theta(self, kept: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
-        contexts = () if context is None else (context,)
-        parameters = apply_batched(self.network, kept, self.split.event_dim, *contexts)
-        expected = (*self.split.changed_shape, self.equation.num_parameters)
-        if parameters.shape[parameters.dim() - len(expected) :] != expected:
+        expected = self._theta_shape
+        if context is None and kept.dim() == len(expected):  # nothing to flatten or to expand
+            parameters: torch.Tensor = self.network(kept)
+            fits = parameters.shape == (kept.shape[0], *expected)
+        else:
+            contexts = () if context is None else (context,)
+            parameters = apply_batched(self.network, kept, len(expected) - 1, *contexts)
+            fits = parameters.shape[parameters.dim() - len(expected) :] == expected
+        if not fits:
             raise ValueError(
                 f"expected the network to give {self.equation.num_parameters} parameters for each "
-                f"variable that changes, in a tensor whose last dimensions are {expected}, got "
-                f"shape {tuple(parameters.shape)}; it saw the variables kept, of shape "
-                f"{self.split.kept_shape}"
+                f"variable that changes, in a tensor whose last dimensions are "
+                f"{expected}, got shape {tuple(parameters.shape)}; it saw the variables "
+                f"kept, of shape {self.split.kept_shape}"
             )
         return parameters
 
@@ -94,15 +100,17 @@ class Coupling(Transform):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Change the variables that are not kept."""
         self.check_domain(x, context)
-        kept, changed = self.split.apart(x)
+        split = self.split  # a module's modules are looked up anew each time
+        kept, changed = split.apart(x)
         parameters = self._theta(kept, context)
-        return self.split.together(kept, *self.equation.forward_and_log_slope(changed, parameters))
+        return split.together(kept, *self.equation.forward_and_log_slope(changed, parameters))
 
     def inverse_and_log_det(
         self, y: torch.Tensor, context: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Change them back: the variables kept, and so the parameters, are the same."""
         self.check_codomain(y, context)
-        kept, changed = self.split.apart(y)
+        split = self.split
+        kept, changed = split.apart(y)
         parameters = self._theta(kept, context)
-        return self.split.together(kept, *self.equation.inverse_and_log_slope(changed, parameters))
+        return split.together(kept, *self.equation.inverse_and_log_slope(changed, parameters))

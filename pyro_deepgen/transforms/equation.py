@@ -61,3 +61,26 @@ class Equation(nn.Module, ABC):
         Returns:
             Two tensors of shape ``(*batch, D)``.
         """
+
+
+def each_parameter(parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Take the parameters of all variables apart: the first of each, the second of each, ...
+
+    Their gradients are joined in the order in which the network's output stands in memory, so that
+    the network gets its gradient without another copy.
+
+    Args:
+        parameters: parameters of shape ``(*batch, D, num_parameters)``.
+
+    Returns:
+        As many tensors of shape ``(*batch, D)`` as a variable has parameters.
+
+    Example:
+        >>> import torch
+        >>> shift, scale = each_parameter(torch.randn(2, 5, 3).movedim(0, -1))
+        >>> shift.shape, shift.is_contiguous()
+        (torch.Size([5, 3]), True)
+    """
+    strides = parameters.stride()
+    dim = sum(stride > strides[-1] for stride in strides[:-1])
+    return parameters.movedim(-1, dim).unbind(dim)

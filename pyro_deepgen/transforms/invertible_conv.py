@@ -63,10 +63,8 @@ class InvertibleConv1x1(Transform):
         self.upper = nn.Parameter(upper.triu(1))
         self.log_diagonal = nn.Parameter(diagonal.abs().log())
 
-    def _factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        identity = torch.eye(self.num_channels, dtype=self.lower.dtype, device=self.lower.device)
-        diagonal = torch.diag_embed(self.signs * self.log_diagonal.exp())
-        return self.lower.tril(-1) + identity, self.upper.triu(1) + diagonal
+    def _upper(self) -> torch.Tensor:
+        return self.upper.triu(1) + torch.diag_embed(self.signs * self.log_diagonal.exp())
 
     def forward_and_log_det(
         self, x: torch.Tensor, context: torch.Tensor | None = None
@@ -74,7 +72,7 @@ class InvertibleConv1x1(Transform):
         """Multiply by the inverse of the matrix."""
         self.check_domain(x, context)
         self._check_channels(x)
-        lower, upper = self._factors()
+        lower, upper = self.lower, self._upper()  # its ones and zeros are taken for granted
         identity = torch.eye(self.num_channels, dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
         inverse = torch.linalg.solve_triangular(upper, inverse, upper=True)
@@ -87,8 +85,9 @@ class InvertibleConv1x1(Transform):
         """Multiply by the matrix."""
         self.check_codomain(y, context)
         self._check_channels(y)
-        lower, upper = self._factors()
-        return _at_every_pixel((lower @ upper).index_select(0, self.order), y), self._log_det(y)
+        upper = self._upper()
+        matrix = torch.addmm(upper, self.lower.tril(-1), upper)  # the ones of L's diagonal first
+        return _at_every_pixel(matrix.index_select(0, self.order), y), self._log_det(y)
 
     def _log_det(self, images: torch.Tensor) -> torch.Tensor:
         *batch, _, height, width = images.shape

@@ -90,22 +90,7 @@ def iaf(
 
     .. math:: y_i = e^{s_i(x_{<i})} x_i + t_i(x_{<i})
 
-    Args:
-        num_dims: number of dimensions :math:`D`.
-        num_layers: number of autoregressive layers.
-        hidden_dims: number of units of every hidden layer of the networks.
-        context_dim: number of dimensions of the context, 0 for none.
-        order: ``"alternating"`` (every second layer in the reverse order) or ``"random"``.
-        equation: makes the equation of a layer, affine by default.
-        skip: whether the inputs of the networks also enter their last layers directly.
-        activation: makes the nonlinearity of the networks.
-
-    Returns:
-        A :class:`Composed`.
-
-    Raises:
-        ValueError: if a size is not a positive whole number (``context_dim`` may be 0), or
-            ``order`` is unknown.
+    Arguments, what is returned and what is raised are as for :func:`maf`.
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improving variational inference
@@ -151,23 +136,8 @@ def spline_autoregressive(
 
     .. math:: y_i = g(x_i; \theta_i(y_{<i})), \qquad g \text{ a rational-quadratic spline}
 
-    Args:
-        num_dims: number of dimensions :math:`D`.
-        num_layers: number of autoregressive layers.
-        hidden_dims: number of units of every hidden layer of the networks.
-        num_bins: number of bins of a spline.
-        bound: splines act within :math:`[-B, B]`; outside they are the identity.
-        context_dim: number of dimensions of the context, 0 for none.
-        order: ``"alternating"`` (every second layer in the reverse order) or ``"random"``.
-        skip: whether the inputs of the networks also enter their last layers directly.
-        activation: makes the nonlinearity of the networks.
-
-    Returns:
-        A :class:`Composed`.
-
-    Raises:
-        ValueError: if a size is not a positive whole number (``context_dim`` may be 0), ``bound``
-            is not positive, or ``order`` is unknown.
+    It is :func:`maf` with another equation: ``num_bins`` and ``bound`` are those of
+    :class:`RationalQuadratic`, and all else is as there.
 
     References:
         Durkan, Bekasov, Murray and Papamakarios, Neural spline flows, 2019, arXiv:1906.04032.

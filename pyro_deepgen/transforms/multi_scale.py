@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import distributions as torchdist
@@ -97,7 +98,7 @@ class MultiScale(Transform):
         piece_dims = len(self.piece_shapes[0])
         h: torch.Tensor | None = None
         total: torch.Tensor | None = None
-        for level, piece, outer in zip(self, pieces, self._outer_dims, strict=True):
+        for piece, (level, outer) in zip(pieces, self._steps(), strict=True):
             h = piece if h is None else torch.cat([h, piece.expand_as(h)], -piece_dims)
             h, log_det = level.forward_and_log_det(h, context if level.context_dim else None)
             log_det = log_det.sum(tuple(range(-outer, 0))) if outer else log_det
@@ -114,8 +115,7 @@ class MultiScale(Transform):
         pieces: list[torch.Tensor] = []
         total: torch.Tensor | None = None
         h = y
-        steps = list(enumerate(zip(self, self._outer_dims, strict=True)))
-        for k, (level, outer) in reversed(steps):
+        for k, (level, outer) in reversed(list(enumerate(self._steps()))):
             h, log_det = level.inverse_and_log_det(h, context if level.context_dim else None)
             log_det = log_det.sum(tuple(range(-outer, 0))) if outer else log_det
             total = log_det if total is None else total + log_det
@@ -129,6 +129,11 @@ class MultiScale(Transform):
             for piece, size in zip((h, *pieces), self._sizes, strict=True)
         ]
         return torch.cat(flat, -1), total
+
+    def _steps(self) -> list[tuple[Transform, int]]:
+        """List the levels with the numbers of their outer dimensions."""
+        levels: Iterable[Any] = self.levels
+        return list(zip(levels, self._outer_dims, strict=True))
 
     def __iter__(self) -> Iterator[Transform]:
         for level in self.levels:

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from ..nn import as_size
 from .parameters import ContextParameters
 from .positive import positive_near_one
-from .roots import tanh_root
+from .roots import tanh_log_slope, tanh_root
 from .transform import Transform
 
 
@@ -74,7 +74,8 @@ class Planar(Transform):
         product = _dot(u, w)
         q = positive_near_one(product)
         norm = _dot(w, w).clamp_min(torch.finfo(w.dtype).tiny)
-        return w, u + ((q - 1 - product) / norm).unsqueeze(-1) * w, b, q
+        less = (torch.ones_like(q) - q + product) / norm
+        return w, torch.addcmul(u, less.unsqueeze(-1), w, value=-1), b, q
 
     def forward_and_log_det(
         self, x: torch.Tensor, context: torch.Tensor | None = None
@@ -83,7 +84,7 @@ class Planar(Transform):
         self.check_domain(x, context)
         w, u, b, q = self._terms(context)
         h = torch.tanh(_dot(x, w) + b)
-        return torch.addcmul(x, h.unsqueeze(-1), u), _log_slope(q, h)
+        return torch.addcmul(x, h.unsqueeze(-1), u), tanh_log_slope(q, h)
 
     def inverse_and_log_det(
         self, y: torch.Tensor, context: torch.Tensor | None = None
@@ -92,7 +93,7 @@ class Planar(Transform):
         self.check_codomain(y, context)
         w, u, b, q = self._terms(context)
         h = torch.tanh(tanh_root(q, _dot(y, w) + b))
-        return torch.addcmul(y, h.unsqueeze(-1), u, value=-1), -_log_slope(q, h)
+        return torch.addcmul(y, h.unsqueeze(-1), u, value=-1), -tanh_log_slope(q, h)
 
 
 def _dot(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -100,25 +101,8 @@ def _dot(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     return x @ w if w.dim() == 1 else (x * w).sum(-1)
 
 
-def _log_slope(q: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """Logarithm of 1 + (q - 1)(1 - h^2), without the cancellation of small q."""
-    square = h * h
-    return torch.log(torch.addcmul(square, q, 1 - square))
-
-
 def planar(num_dims: int, *, context_dim: int = 0, hidden_dims: Sequence[int] = (64, 64)) -> Planar:
-    r"""Make a planar flow.
-
-    Args:
-        num_dims: number of dimensions.
-        context_dim: number of dimensions of the context, 0 for none.
-        hidden_dims: number of units of every hidden layer of the network of the context.
-
-    Returns:
-        A :class:`Planar`.
-
-    Raises:
-        ValueError: if a size is not a positive whole number (``context_dim`` may be 0).
+    """Make a :class:`Planar`, which says what the arguments are and what is raised.
 
     Example:
         >>> import torch

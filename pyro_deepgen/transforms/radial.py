@@ -108,18 +108,7 @@ class Radial(Transform):
 
 
 def radial(num_dims: int, *, context_dim: int = 0, hidden_dims: Sequence[int] = (64, 64)) -> Radial:
-    r"""Make a radial flow.
-
-    Args:
-        num_dims: number of dimensions.
-        context_dim: number of dimensions of the context, 0 for none.
-        hidden_dims: number of units of every hidden layer of the network of the context.
-
-    Returns:
-        A :class:`Radial`.
-
-    Raises:
-        ValueError: if a size is not a positive whole number (``context_dim`` may be 0).
+    """Make a :class:`Radial`, which says what the arguments are and what is raised.
 
     Example:
         >>> import torch

@@ -148,6 +148,30 @@ def tanh_root(one_plus_c: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
     return polish(residual, root.detach())
 
 
+def tanh_log_slope(one_plus_c: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    r"""Return the logarithm of the derivative of :math:`a + c \tanh a`, for any :math:`c > -1`.
+
+    .. math:: \log\left(1 + c\, (1 - h^2)\right), \qquad h = \tanh a
+
+    It is taken of a mean of :math:`1 + c` and 1, so that nothing cancels: neither where the
+    derivative is small, nor where it is 1 because :math:`h^2` is.
+
+    Args:
+        one_plus_c: positive numbers :math:`1 + c`.
+        h: hyperbolic tangents; the shapes broadcast.
+
+    Returns:
+        The logarithms, of the broadcast shape.
+
+    Example:
+        >>> import torch
+        >>> one_plus_c, h = torch.tensor([1e-6, 1e6]), torch.tensor([0.0, 1.0])
+        >>> torch.allclose(tanh_log_slope(one_plus_c, h).exp(), torch.tensor([1e-6, 1.0]))
+        True
+    """
+    return torch.log(torch.lerp(one_plus_c, torch.ones_like(one_plus_c), h * h))
+
+
 # With the two of `polish` enough for 1e-8 <= 1 + c <= 1e4 and any s, in either precision.
 _TANH_STEPS = 11
 

@@ -23,6 +23,7 @@ class Split(nn.Module, ABC):
     def __init__(self, mask: torch.Tensor) -> None:
         super().__init__()
         self.event_dim = mask.dim()
+        self.event_dims = tuple(range(-mask.dim(), 0))
 
     @abstractmethod
     def apart(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,8 +47,9 @@ class SliceSplit(Split):
         self.dim = -mask.dim()
         self.kept_shape = (num_kept, *mask.shape[1:])
         self.changed_shape = (len(mask) - num_kept, *mask.shape[1:])
-        sizes = [num_kept, len(mask) - num_kept]
-        self.sizes = sizes if self.kept_first else sizes[::-1]
+        num_changed = len(mask) - num_kept
+        self.kept_range = (0 if self.kept_first else num_changed, num_kept)
+        self.changed_range = (num_kept if self.kept_first else 0, num_changed)
 
     @staticmethod
     def fits(mask: torch.Tensor) -> bool:
@@ -58,16 +60,16 @@ class SliceSplit(Split):
 
     def apart(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return two views."""
-        first, second = x.split(self.sizes, self.dim)
-        return (first, second) if self.kept_first else (second, first)
+        return x.narrow(self.dim, *self.kept_range), x.narrow(self.dim, *self.changed_range)
 
     def together(
         self, kept: torch.Tensor, changed: torch.Tensor, log_slope: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Concatenate."""
-        kept = kept.expand((*changed.shape[: self.dim], *self.kept_shape))
+        if kept.dim() != changed.dim() or kept.shape[: self.dim] != changed.shape[: self.dim]:
+            kept = kept.expand((*changed.shape[: self.dim], *self.kept_shape))
         parts = [kept, changed] if self.kept_first else [changed, kept]
-        return torch.cat(parts, self.dim), log_slope.sum(_last(self.event_dim))
+        return torch.cat(parts, self.dim), log_slope.sum(self.event_dims)
 
 
 class IndexSplit(Split):
@@ -114,7 +116,7 @@ class MaskedSplit(Split):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Fill the holes."""
         filled = torch.where(self.mask, kept, changed)
-        return filled, torch.where(self.mask, 0.0, log_slope).sum(_last(self.event_dim))
+        return filled, torch.where(self.mask, 0.0, log_slope).sum(self.event_dims)
 
 
 def make_split(mask: torch.Tensor) -> Split:
@@ -134,7 +136,3 @@ def make_split(mask: torch.Tensor) -> Split:
     if SliceSplit.fits(mask):
         return SliceSplit(mask)
     return IndexSplit(mask) if mask.dim() == 1 else MaskedSplit(mask)
-
-
-def _last(num: int) -> tuple[int, ...]:
-    return tuple(range(-num, 0))

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from ..nn import as_size
 from .parameters import ContextParameters
 from .positive import positive_near_one
-from .roots import tanh_root
+from .roots import tanh_log_slope, tanh_root
 from .transform import Transform
 
 
@@ -105,7 +105,7 @@ class Sylvester(Transform):
         self.check_domain(x, context)
         q_matrix, r, r_tilde, b, q = self._terms(context)
         h = torch.tanh(_times(x, q_matrix @ r_tilde.mT) + b)
-        return x + _times(h, (q_matrix @ r).mT), _log_det(q, h)
+        return x + _times(h, (q_matrix @ r).mT), tanh_log_slope(q, h).sum(-1)
 
     def inverse_and_log_det(
         self, y: torch.Tensor, context: torch.Tensor | None = None
@@ -123,7 +123,7 @@ class Sylvester(Transform):
             come = come + left[..., i, None] * r_tilde[..., :, i]
             pushes.append(h)
         h = torch.stack(pushes[::-1], dim=-1)
-        return y - _times(h, (q_matrix @ r).mT), -_log_det(q, h)
+        return y - _times(h, (q_matrix @ r).mT), -tanh_log_slope(q, h).sum(-1)
 
 
 def _orthonormal(reflections: torch.Tensor, num_columns: int) -> torch.Tensor:
@@ -154,12 +154,6 @@ def _times(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return x @ matrix if matrix.dim() == 2 else (x.unsqueeze(-2) @ matrix).squeeze(-2)
 
 
-def _log_det(q: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    square = h * h
-    log_det: torch.Tensor = torch.log(torch.addcmul(square, q, 1 - square)).sum(-1)
-    return log_det
-
-
 def sylvester(
     num_dims: int,
     num_units: int | None = None,
@@ -168,21 +162,7 @@ def sylvester(
     context_dim: int = 0,
     hidden_dims: Sequence[int] = (64, 64),
 ) -> Sylvester:
-    r"""Make a Sylvester flow.
-
-    Args:
-        num_dims: number of dimensions.
-        num_units: number of directions, by default all.
-        num_reflections: number of Householder reflections, by default one for each direction.
-        context_dim: number of dimensions of the context, 0 for none.
-        hidden_dims: number of units of every hidden layer of the network of the context.
-
-    Returns:
-        A :class:`Sylvester`.
-
-    Raises:
-        ValueError: if a size is not a positive whole number (``context_dim`` may be 0), or
-            ``num_units`` exceeds ``num_dims``.
+    """Make a :class:`Sylvester`, which says what the arguments are and what is raised.
 
     Example:
         >>> import torch

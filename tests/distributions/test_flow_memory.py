@@ -208,6 +208,52 @@ def test_only_the_same_object_is_remembered_and_only_once() -> None:
     torch.testing.assert_close(first, second)
 
 
+def test_only_draws_that_may_be_scored_are_remembered() -> None:
+    """What makes the memory takes time, which a loop that only samples need not spend."""
+    flow = counting_flow()
+    for _ in range(3):
+        y = flow.sample()
+    assert flow._memory is not None
+    assert flow._memory.score is None
+    with torch.no_grad():
+        torch.testing.assert_close(flow.log_prob(y), by_inverse(flow, y), rtol=0, atol=1e-10)
+        count = inverses(flow)
+        for _ in range(3):  # now they are scored
+            y = flow.sample()
+            score = flow.log_prob(y)
+        assert inverses(flow) == count
+        torch.testing.assert_close(score, by_inverse(flow, y), rtol=0, atol=1e-10)
+        flow.sample()
+        flow.sample()
+        flow.log_prob(flow.rsample())
+    assert inverses(flow) == count + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int32])
+@pytest.mark.parametrize("sizes", [(1,), (3,), (3, 4), (2, 6)])
+def test_every_kind_of_number_is_compared(dtype: torch.dtype, sizes: tuple[int, ...]) -> None:
+    """Also the only tensor of its kind, and an odd number of bytes."""
+    module = nn.Module()
+    for i, size in enumerate(sizes):
+        module.register_buffer(f"buffer{i}", torch.ones(size, dtype=dtype))
+    for draw in (torch.zeros(2, dtype=torch.float32), torch.zeros(2, dtype=torch.float64)):
+        memory = RememberedDraw(module, draw, lambda: torch.zeros(()))
+        assert memory.holds(module, draw)
+        module.get_buffer("buffer0").data[-1] += 1
+        assert not memory.holds(module, draw)
+
+
+def test_a_memory_holds_neither_the_draw_nor_what_is_shared_twice() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    module.append(module[0])
+    draw = torch.zeros(2)
+    memory = RememberedDraw(module, draw, lambda: torch.zeros(()))
+    assert len(memory._tensors) == 2
+    del draw
+    assert memory.score is None
+    assert memory._tensors == []
+
+
 def test_copies_and_views_remember_nothing() -> None:
     flow = counting_flow()
     y = flow.rsample()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pyro_deepgen.nn import (
+    CouplingCNN,
     CouplingMLP,
     CouplingResNet,
     ResidualBlock,
@@ -134,3 +135,45 @@ def test_a_pixel_depends_on_its_neighbours_in_every_direction() -> None:
     reach = torch.zeros(9, 9, dtype=torch.bool)
     reach[1:8, 1:8] = True  # three convolutions of side 3
     assert torch.equal(slope[0, 0] != 0, reach)
+
+
+@pytest.mark.parametrize("context_dim", [0, 3])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(CouplingMLP, (4,)), (CouplingCNN, (2, 6, 6)), (CouplingResNet, (2, 6, 6))]
+)
+def test_rectifiers_in_place_change_nothing_but_the_time(
+    kind: Any, shape: tuple[int, ...], context_dim: int
+) -> None:
+    """Neither values nor gradients of any order, nor the input, nor modules made by others."""
+
+    def make(activation: Callable[[], nn.Module]) -> Any:
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"context_dim": context_dim, "activation": activation}
+        if kind is CouplingMLP:
+            net: Any = kind(4, (8, 8), 3, 2, **options)
+        else:
+            net = kind(2, 1, 2, channels=8, **options)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return net
+
+    in_place, other = make(nn.ReLU), make(lambda: nn.ReLU())
+    assert any(m.inplace for m in in_place.modules() if isinstance(m, nn.ReLU))
+    assert not any(m.inplace for m in other.modules() if isinstance(m, nn.ReLU))
+    kept = torch.randn(5, *shape)
+    contexts = (torch.randn(5, context_dim),) if context_dim else ()
+    found = []
+    for net in (in_place, other):
+        x = kept.clone().requires_grad_()
+        theta = net(x, *contexts)
+        parameters = list(net.parameters())
+        first = torch.autograd.grad(theta.pow(3).sum(), [x, *parameters], create_graph=True)
+        second = torch.autograd.grad(first[0].square().sum(), parameters, allow_unused=True)
+        assert torch.equal(x, kept)
+        found.append([theta, *first, *(g for g in second if g is not None)])
+        one_by_one = torch.func.vmap(lambda k, *c, n=net: n(k[None], *(i[None] for i in c))[0])
+        found[-1].append(one_by_one(kept, *contexts))
+    assert len(found[0]) == len(found[1])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected)

@@ -262,18 +262,44 @@ def test_draws_of_a_binary_law_are_those_of_its_conditionals() -> None:
 # ---------------------------------------------------------------- as a module
 
 
-def test_a_state_dict_brings_its_order() -> None:
-    net, other = (MaskedMLP(4, (9,), 1, order=o) for o in ([3, 1, 0, 2], [0, 1, 2, 3]))
-    x = torch.randn(5, 4)
-    assert not torch.allclose(net(x), other(x))
-    other.load_state_dict(net.state_dict())
-    assert torch.equal(net(x), other(x))
-    copied = copy.deepcopy(net)
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("hidden", [(), (9, 7)])
+def test_a_state_dict_brings_its_order(hidden: tuple[int, ...], assign: bool) -> None:
+    net, other = (
+        nn.Sequential(MaskedMLP(4, hidden, 2, order=o, skip=True, context_dim=3))
+        for o in ([3, 1, 0, 2], [0, 1, 2, 3])
+    )
+    x, context = torch.randn(5, 4), torch.randn(5, 3)
+    assert not torch.allclose(net[0](x, context), other[0](x, context))
+    saved = {name: value.clone() for name, value in net.state_dict().items()}
+    other.load_state_dict(saved, assign=assign)
+    assert torch.equal(net[0](x, context), other[0](x, context))
 
     def step(place: int, theta: torch.Tensor) -> torch.Tensor:
-        return theta[:, 0] + 1.0
+        return theta.sum(-1) + 1.0
 
-    assert torch.equal(copied.generate(step, (2,)), other.generate(step, (2,)))
+    expected = net[0].generate(step, (5,), context)
+    for each in (other, copy.deepcopy(net), copy.deepcopy(other)):
+        assert torch.equal(each[0].generate(step, (5,), context), expected)
+        assert not each[0].layers[0].mask.requires_grad
+
+
+def test_a_state_dict_without_a_right_order_is_refused() -> None:
+    net = MaskedMLP(3, (4,), 1)
+    with pytest.raises(ValueError, match="from 0 to 2 once"):
+        net.load_state_dict(net.state_dict() | {"order": torch.tensor([0, 0, 1])})
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_no_pass_moves_data(order: list[int]) -> None:
+    net, x = MaskedMLP(3, (4,), 2, order=order), torch.randn(5, 3, requires_grad=True)
+    with torch.profiler.profile() as profile:
+        shift, scale = net(x).mT.unbind(-2)
+        torch.autograd.grad((shift * scale).sum(), x)
+    moving = {"aten::index_select", "aten::flip", "aten::gather", "aten::clone"}
+    names = {event.key for event in profile.key_averages()}
+    assert "aten::addmm" in names
+    assert not names & moving
 
 
 def test_contexts_and_inputs_broadcast() -> None:
@@ -295,7 +321,6 @@ def test_contexts_and_inputs_broadcast() -> None:
         (lambda: MaskedMLP(3, (2,), 1, degrees=[[1, 3]]), "whole numbers from 0 to 2"),
         (lambda: MaskedMLP(3, (2,), 1, degrees=[[]]), "whole numbers from 0 to 2"),
         (lambda: MaskedMLP(3, (2,), 1, degrees=[[1, 2, 1]]), r"hidden layers of \(2,\) units"),
-        (lambda: MaskedLinear([1, 2], [2, 1]), "in increasing order"),
         (lambda: as_order(["a"], 1), "from 0 to 0 once"),  # type: ignore[list-item]
         (lambda: MaskedMLP(3, (4,), 1)(torch.zeros(2)), "expected 3 variables"),
         (lambda: MaskedMLP(3, (4,), 1)(torch.zeros(3), torch.zeros(2)), "with 0 dimensions"),

@@ -29,6 +29,7 @@ from pyro_deepgen.transforms import (
     real_nvp,
     spline_coupling,
 )
+from pyro_deepgen.transforms.equation import each_parameter
 from tests.transforms.checks import jacobian
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -177,6 +178,34 @@ def test_a_network_with_the_wrong_outputs_is_refused() -> None:
     layer = Coupling(Affine(), CouplingMLP(2, (4,), 1, 3), halves_mask(3))
     with pytest.raises(ValueError, match=r"2 parameters for each .* \(1, 2\), got shape \(5, 1, 3"):
         layer(torch.zeros(5, 3))
+
+
+LAYOUTS: dict[str, Callable[[], torch.Tensor]] = {
+    "parameters last": lambda: torch.randn(5, 3, 2),
+    "parameters in the middle": lambda: torch.randn(5, 2, 3).mT,
+    "parameters first": lambda: torch.randn(2, 5, 3).movedim(0, -1),
+    "images": lambda: torch.randn(5, 2, 3, 4, 4).movedim(1, -1),
+    "expanded": lambda: torch.randn(1, 2, 3).mT.expand(5, 3, 2),
+    "one variable": lambda: torch.randn(2),
+}
+
+
+@pytest.mark.parametrize("make", LAYOUTS.values(), ids=LAYOUTS)
+def test_parameters_come_apart_and_their_gradients_have_their_layout(
+    make: Callable[[], torch.Tensor],
+) -> None:
+    parameters = make().requires_grad_()
+    apart = each_parameter(parameters)
+    expected = parameters.unbind(-1)
+    assert len(apart) == len(expected)
+    assert all(map(torch.equal, apart, expected))
+    weights = [torch.randn_like(part) for part in expected]
+    gradient, wanted = (
+        torch.autograd.grad(parts, parameters, weights) for parts in (apart, expected)
+    )
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=0)
+    if 0 not in parameters.stride():
+        assert gradient[0].stride() == parameters.stride()
 
 
 def test_the_scale_of_the_affine_equation_is_bounded_and_its_tails_have_gradients() -> None:

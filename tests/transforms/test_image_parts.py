@@ -75,8 +75,7 @@ def test_the_mixture_is_a_dense_matrix_at_every_pixel(device: torch.device) -> N
 
 def test_the_mixture_starts_orthogonal_and_stays_regular() -> None:
     mix = InvertibleConv1x1(6)
-    lower, upper = mix._factors()
-    matrix = (lower @ upper)[mix.order]
+    matrix = mix.inverse_and_log_det(torch.eye(6)[..., None, None])[0][..., 0, 0].mT
     torch.testing.assert_close(matrix @ matrix.mT, torch.eye(6))
     assert mix.order.sort().values.tolist() == list(range(6))
     images = torch.randn(3, 6, 2, 2)
@@ -85,8 +84,26 @@ def test_the_mixture_starts_orthogonal_and_stays_regular() -> None:
             for parameter in mix.parameters():
                 parameter.add_(torch.randn_like(parameter))
         assert bool(mix.inverse_and_log_det(images)[0].isfinite().all())
-        lower, upper = mix._factors()
-        assert bool((upper.diagonal().sign() == mix.signs).all())
+        assert bool((mix._upper().diagonal().sign() == mix.signs).all())
+
+
+def test_the_mixture_reads_one_side_of_each_factor_only() -> None:
+    mix, images = InvertibleConv1x1(4), torch.randn(3, 4, 2, 2)
+    expected = mix(images), mix.inv(images)
+    with torch.no_grad():
+        mix.lower[torch.ones(4, 4).triu() > 0] = torch.nan
+        mix.upper[torch.ones(4, 4).tril() > 0] = torch.nan
+    for run, images_expected in zip((mix, mix.inv), expected, strict=True):
+        mix.zero_grad()
+        mapped = run(images)
+        torch.testing.assert_close(mapped, images_expected)
+        (mapped * torch.randn_like(mapped)).sum().backward()
+        of_lower, of_upper = mix.lower.grad, mix.upper.grad
+        assert of_lower is not None
+        assert of_upper is not None
+        for gradient, read in ((of_lower, of_lower.tril(-1)), (of_upper, of_upper.triu(1))):
+            assert torch.equal(gradient, read)
+            assert int((read != 0).sum()) == 6
 
 
 def test_single_precision_of_the_mixture(device: torch.device) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_deepgen.transforms import increasing_root
-from pyro_deepgen.transforms.roots import polish, tanh_root
+from pyro_deepgen.transforms.roots import polish, tanh_log_slope, tanh_root
 
 Function = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 precisions = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -89,6 +89,32 @@ def closed_over_tanh(s: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 solvers = pytest.mark.parametrize("solve", [implicit, closed_over_tanh])
+
+
+def naive_log_slope(q: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    return torch.log(1 + (q - 1) * (1 - h * h))
+
+
+@pytest.mark.parametrize(
+    ("log_slope", "right"),
+    [(tanh_log_slope, True), (naive_log_slope, False)],
+    ids=["ours", "naive"],
+)
+def test_log_slopes_are_exact_up_to_rounding(
+    log_slope: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    right: bool,
+    device: torch.device,
+) -> None:
+    q = torch.logspace(-8, 4, 25, dtype=torch.float32, device=device)[:, None]
+    h = torch.logspace(-4, 2, 400, dtype=torch.float32, device=device).tanh()
+    slope = q.double() + (1 - q.double()) * h.double() ** 2
+    # What the rounding of the square and of the result do, and as much again.
+    error = 1 + slope.log().abs() + (q.double() - 1).abs() * h.double() ** 2 / slope
+    bound = 4 * torch.finfo(torch.float32).eps * error
+    close = (log_slope(q, h).double() - slope.log()).abs() <= bound
+    assert bool(close.all()) == right
+    saturated = tanh_log_slope(q, torch.ones_like(h))
+    assert torch.equal(saturated, torch.zeros_like(saturated))
 
 
 @solvers
