@@ -27,6 +27,15 @@ class AutoFlow(AutoContinuous):
     where ``init_loc_fn`` puts the latents and :math:`e^s` at ``init_scale``, so that the transform
     :math:`f` starts and works near unit scale.
 
+    The scales start at 1, wider than those of Pyro's normal guides. An optimiser moves :math:`s` by
+    no more than its rate at a step, but every weight of :math:`f` at once. From a start much
+    narrower than the posterior :math:`f` therefore widens first, in all directions, and its draws
+    go far off. Where a scale is itself latent, as in a funnel or a centred hierarchy, such a draw
+    ends training: in single precision the density of :math:`N(\mu, \tau)` has no finite gradient
+    below about :math:`\tau = 10^{-10}`. If a loss is not finite all the same, lower the learning
+    rate, write the model non-centred (:class:`~pyro.infer.reparam.LocScaleReparam`), or compute in
+    double precision.
+
     With a ``context`` the guide is amortised: :math:`f` depends on what a network makes of the
     model's arguments, so one guide serves all data sets of one shape. Such a guide learns by SVI
     where the model has a likelihood. A simulator needs none: maximise :math:`\log q(\theta | x)`
@@ -41,9 +50,11 @@ class AutoFlow(AutoContinuous):
     Args:
         model: a model of fixed structure whose latents are continuous.
         transform_factory: makes a bijective transform of ``latent_dim`` reals, or a list of them,
-            given ``latent_dim``; with a context, one that depends on it.
+            given ``latent_dim``; with a context, one that depends on it. ``iaf`` and ``real_nvp``
+            draw in one pass and follow funnels; planar layers suit few dimensions only.
         init_loc_fn: where latents start, as for Pyro's other guides.
-        init_scale: starting value of the scales :math:`e^s`.
+        init_scale: starting value of the scales :math:`e^s`; less where the model itself overflows
+            for draws one unit from the start.
         context: a module or function of the model's arguments that gives a context, of shape
             ``(context_dim,)``.
         num_draws: how many draws :meth:`median` and :meth:`quantiles` are estimated from.
@@ -51,7 +62,8 @@ class AutoFlow(AutoContinuous):
     Raises:
         ValueError: if ``init_scale`` or ``num_draws`` is not positive; at the first call, if the
             factory does not give a transform of ``latent_dim`` reals, or one that depends on a
-            context without there being one, or the reverse.
+            context without there being one, or the reverse; when asked for quantiles, if training
+            has made draws that are not finite.
 
     References:
         Variational Inference with Normalizing Flows, Rezende, Mohamed, 2015, arXiv:1505.05770.
@@ -84,7 +96,7 @@ class AutoFlow(AutoContinuous):
         transform_factory: Callable[[int], Transform | Sequence[Transform]],
         *,
         init_loc_fn: Callable[..., torch.Tensor] = init_to_median,
-        init_scale: float = 0.1,
+        init_scale: float = 1.0,
         context: Callable[..., torch.Tensor] | None = None,
         num_draws: int = 1000,
     ) -> None:
@@ -170,8 +182,18 @@ class AutoFlow(AutoContinuous):
 
         Returns:
             The quantiles by name of the site, each of shape ``(Q, *shape of the latent)``.
+
+        Raises:
+            ValueError: if a draw is not finite.
         """
         draws = self._posterior(args, kwargs).sample((self.num_draws,))
+        if not bool(draws.isfinite().all()):
+            raise ValueError(
+                "expected finite draws of the guide, got NaN or infinity: a step of its training "
+                "had no finite gradient. Train a new guide at a lower learning rate, with an "
+                "init_scale nearer to the width of the posterior, in double precision, or on a "
+                "non-centred model (LocScaleReparam) if a scale in it is latent"
+            )
         probs = torch.as_tensor(quantiles, dtype=draws.dtype, device=draws.device)
         prototype: Any = self.prototype_trace
         sites = [site for _, site in prototype.iter_stochastic_nodes()]
