@@ -21,12 +21,13 @@ def main() -> None:
     import torch
 
     from .cases import CASES
-    from .harness import measure
-    from .tables import rewrite, table
+    from .tables import rewrite
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--rounds", type=int, default=40, help="samples of each contestant")
+    parser.add_argument(
+        "--rounds", type=int, default=40, help="samples of each contestant, at most"
+    )
     parser.add_argument(
         "--document", default=str(Path(__file__).with_name("README.md")), help="where tables stand"
     )
@@ -35,12 +36,9 @@ def main() -> None:
         parser.error(f"no case {sorted(unknown)}; there are {sorted(CASES)}")
     torch.set_num_threads(1)
     for name in args.cases or CASES:
-        result = measure(CASES[name](), args.rounds)
-        text = (
-            f"{table(result)}\n\n{args.rounds} rounds of {result.case.steps} steps; {machine()}; "
-        )
-        text += f"{versions()}."
-        print(f"\n## {result.case.title}\n\n{text}", flush=True)
+        case = CASES[name]()
+        text = f"{case.report(args.rounds)}; {machine()}; {versions()}."
+        print(f"\n## {case.title}\n\n{text}", flush=True)
         if args.document:
             path = Path(args.document)
             path.write_text(rewrite(path.read_text(encoding="utf8"), name, text), encoding="utf8")

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import deep_markov, flows, iwae, logistic_regression, vae
-from .harness import Case
+from . import deep_markov, flows, iwae, logistic_regression, mcmc, vae
+from .harness import Measurable
 
 SMALL, LARGE = (20, 32, 5), (784, 400, 20)
 
-CASES: dict[str, Callable[[], Case]] = {
+CASES: dict[str, Callable[[], Measurable]] = {
     "vae-small": lambda: vae.case("vae-small", SMALL, steps=50),
     "vae-large": lambda: vae.case("vae-large", LARGE, steps=10),
     "iwae": lambda: iwae.case("iwae", steps=2),
@@ -19,4 +19,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "deep-markov": lambda: deep_markov.case("deep-markov", steps=1),
     "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
     **flows.cases(),
+    **mcmc.CASES,
 }

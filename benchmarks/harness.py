@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,17 @@ class DifferentWorkError(RuntimeError):
 
 class NotHereError(RuntimeError):
     """A contestant that cannot run here: its library or its device is missing."""
+
+
+class Measurable(Protocol):
+    """What has a table in the README."""
+
+    @property
+    def title(self) -> str:
+        """What is measured, for a person."""
+
+    def report(self, rounds: int) -> str:
+        """Measure in so many rounds at most, and write a table and how many they were."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,12 @@ class Case:
     noise_shapes: tuple[tuple[int, ...], ...]
     contestants: Mapping[str, Callable[[], Contestant]]
     trains: bool = True
+
+    def report(self, rounds: int) -> str:
+        """Measure, and write a table and how many rounds it took."""
+        from .tables import table
+
+        return f"{table(measure(self, rounds))}\n\n{rounds} rounds of {self.steps} steps"
 
 
 @dataclass

@@ -35,6 +35,8 @@ from pyro_deepgen.nn import MLP, ConvDecoder, ConvEncoder
 from pyro_deepgen.transforms import cholesky_affine, planar
 from tests.distributions.table import DISTRIBUTIONS as DISTRIBUTIONS
 from tests.distributions.table import DistributionRow as DistributionRow
+from tests.mcmc.kernel_row import KernelRow as KernelRow
+from tests.mcmc.table import KERNELS as KERNELS
 from tests.transforms.table import TRANSFORMS as TRANSFORMS
 
 Shape = Sequence[int]
@@ -292,4 +294,3 @@ OBJECTIVES = [
 # ---------------------------------------------------------------- kinds to come
 
 ENERGIES: list[Any] = []
-KERNELS: list[Any] = []
