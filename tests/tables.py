@@ -35,6 +35,7 @@ from pyro_deepgen.nn import MLP, ConvDecoder, ConvEncoder
 from pyro_deepgen.transforms import cholesky_affine, planar
 from tests.distributions.table import DISTRIBUTIONS as DISTRIBUTIONS
 from tests.distributions.table import DistributionRow as DistributionRow
+from tests.energy.table import ENERGIES as ENERGIES
 from tests.mcmc.kernel_row import KernelRow as KernelRow
 from tests.mcmc.table import KERNELS as KERNELS
 from tests.transforms.table import TRANSFORMS as TRANSFORMS
@@ -289,8 +290,3 @@ OBJECTIVES = [
     ObjectiveRow("mean_field", MeanFieldELBO, lambda: MeanFieldELBO(2)),
     ObjectiveRow("mean_field_stl", MeanFieldELBO, lambda: MeanFieldELBO(2, "stl")),
 ]
-
-
-# ---------------------------------------------------------------- kinds to come
-
-ENERGIES: list[Any] = []

@@ -5,5 +5,6 @@
 from .diagnosis import NonFiniteLossError
 from .history import History
 from .loop import fit
+from .stages import fit_stages
 
-__all__ = ["History", "NonFiniteLossError", "fit"]
+__all__ = ["History", "NonFiniteLossError", "fit", "fit_stages"]

@@ -16,6 +16,7 @@ from pyro_deepgen.distributions import (
     FlowDistribution,
 )
 from pyro_deepgen.transforms import CholeskyAffine, planar
+from tests.autoregressive.rows import AUTOREGRESSIVE_ROWS
 
 
 @dataclass(frozen=True)
@@ -94,4 +95,5 @@ DISTRIBUTIONS = [
         BufferedDistribution,
         lambda: BufferedDistribution(dist.Categorical(torch.tensor([0.2, 0.5, 0.3]))),
     ),
+    *(DistributionRow(*row) for row in AUTOREGRESSIVE_ROWS),
 ]
