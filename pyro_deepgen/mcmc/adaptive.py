@@ -58,6 +58,7 @@ class Adaptive(Kernel):
         self.full_mass, self._step_size = full_mass, step_size
         # The mean over chains has so little noise that steps twice as long, which suit one chain,
         # would go up and down about the right size without end.
+        self.target_accept_prob = target_accept
         self.averaging = DualAveraging(self.tuning, "step_size", target_accept, gamma=0.1)
         self._windows: list[Window] = []
         self._steps_left = 0

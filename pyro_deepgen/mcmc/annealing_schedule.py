@@ -109,10 +109,10 @@ def explore(
 
     def moved(values: Values, times: int) -> tuple[Values, torch.Tensor]:
         log = log_scale
-        for _ in range(times if tune else 1):
+        for i in range(times if tune else 1):
             values, prob = annealing.move(values, beta, log.exp())
-            if tune and prob is not None:
-                log = (log + (prob.double() - wanted)).clamp(-12.0, 12.0)
+            if tune and prob is not None:  # a gain that falls, lest it swings about the rate
+                log = (log + (prob.double() - wanted) / (i + 1) ** 0.6).clamp(-12.0, 12.0)
         return values, log
 
     values, log_scale = moved(values, MOVES_AT_BASE)

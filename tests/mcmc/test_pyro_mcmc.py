@@ -176,7 +176,11 @@ def test_divergences_are_counted_among_the_draws() -> None:
     assert runner.diagnostics()["divergences"] == {"chain 0": [0, 2]}
 
 
-def test_the_bar_shows_the_info(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bar_shows_the_info(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CI", "PYTEST_XDIST_WORKER"):  # Pyro shows no bar where it sees one of them
+        monkeypatch.delenv(name, raising=False)
     MCMC(Walk(model, compile=False), 5, 5).run(X)
     assert "accept_prob" in capsys.readouterr().err
 
