@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nn": set(),
     "mcmc": {"tracing"},
     "transforms": {"nn", "distributions"},
-    "energy": {"nn", "distributions", "mcmc"},
+    "energy": {"nn", "distributions", "mcmc", "tracing"},
     "autoregressive": {"nn", "distributions"},
     "latent": {"nn", "distributions"},
     "implicit": {"nn", "distributions"},

@@ -20,6 +20,7 @@ from .negative_phase_fast_weights import FastWeights
 from .negative_phase_tempered import TemperedChains
 from .neural_energy import NeuralEnergy
 from .pooling import ProbabilisticMaxPooling
+from .pretraining import NegativeLogProb, Stage
 from .rbm import RBM
 from .rbm_kinds import gaussian_rbm, multinomial_rbm, rectified_rbm
 from .rectified_units import RectifiedUnits
@@ -46,6 +47,7 @@ __all__ = [
     "MeanField",
     "MeanFieldClassifier",
     "MultiPrediction",
+    "NegativeLogProb",
     "NegativePhase",
     "NeuralEnergy",
     "PersistentChains",
@@ -53,6 +55,7 @@ __all__ = [
     "RectifiedUnits",
     "ReplayBuffer",
     "SoftmaxUnits",
+    "Stage",
     "TemperedChains",
     "Units",
     "UnknownPartitionError",

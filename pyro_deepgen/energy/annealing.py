@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pyro_deepgen.mcmc import AISResult, BlockGibbs, ais
+
 if TYPE_CHECKING:
     from .machine import Machine
 
@@ -53,3 +55,18 @@ class Annealed(nn.Module):
         """Draws from the beginning of the path."""
         drawn: torch.Tensor = self.machine.path_start().sample(torch.Size(sample_shape))
         return drawn
+
+
+def annealed(machine: Machine, compile: bool | str, settings: Mapping[str, Any]) -> AISResult:
+    """Annealed importance sampling of a machine, from its base.
+
+    Args:
+        machine: the machine, over what its chains move.
+        compile: whether the steps are compiled.
+        settings: arguments of :func:`~pyro_deepgen.mcmc.ais`, in place of a linear schedule and of
+            the machine's own chain.
+    """
+    path = Annealed(machine)
+    given = {"schedule": "linear", "tune": False, **settings}
+    make = given.pop("kernel", None) or BlockGibbs
+    return ais(path, kernel=make(path, compile=compile), **given)

@@ -173,7 +173,8 @@ class BoltzmannMachine(EnergyDistribution):
         beta: torch.Tensor | None = self.__dict__["_beta"]
         if beta is None:
             return field
-        return beta[..., None] * field + (1 - beta[..., None]) * base
+        beta = beta[..., None].to(field.dtype)
+        return beta * field + (1 - beta) * base
 
     def energy(self, x: torch.Tensor, h: torch.Tensor | None = None) -> torch.Tensor:
         """``E(x) / T`` of all units, or ``E(v, h) / T``.

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.distributions import constraints
 from torch.nn.functional import conv2d, conv_transpose2d
+from typing_extensions import Self
 
 from .context import offsets
-from .energy_distribution import EnergyDistribution
+from .copied_units import Copies
+from .layered_machine import LayeredMachine
+from .negative_phase import ContrastiveDivergence, NegativePhase, PersistentChains
 from .pooling import ProbabilisticMaxPooling
 from .units import BinaryUnits, GaussianUnits, Units
-
-# Units by layer; ``None`` for layers that are not given.
-Layers = list[torch.Tensor | None]
 
 
 class ConvolutionalLayer(NamedTuple):
@@ -46,14 +46,15 @@ class ConvolutionalLayer(NamedTuple):
     padding: int = 0
 
 
-class ConvolutionalLayers(EnergyDistribution):
+class ConvolutionalLayers(LayeredMachine):
     """An image, and layers of detection and pooling units above it that share their weights.
 
     The image is layer 0; the detection units of layer ``l`` see the pooling units of layer
-    ``l - 1``. Given its neighbours, a layer is independent units or blocks of them.
-    """
+    ``l - 1``. Given its neighbours, a layer is independent units or blocks of them. Chains hold the
+    even layers, the image among them.
 
-    base_bias: torch.Tensor
+    A subclass makes its parameters after this initialiser, and calls :meth:`ready`.
+    """
 
     def __init__(
         self,
@@ -78,7 +79,8 @@ class ConvolutionalLayers(EnergyDistribution):
                     f"expected padding below filter_size, as other units see nothing, got {layer}"
                 )
         visible = BinaryUnits(shape[0]) if visible is None else visible
-        if not isinstance(visible, BinaryUnits | GaussianUnits) or visible.num_units != shape[0]:
+        kind = visible.units if isinstance(visible, Copies) else visible
+        if not isinstance(kind, BinaryUnits | GaussianUnits) or visible.num_units != shape[0]:
             raise ValueError(
                 f"expected BinaryUnits or GaussianUnits for the {shape[0]} channels of a pixel, "
                 f"got {type(visible).__name__} for {visible.num_units}"
@@ -107,15 +109,15 @@ class ConvolutionalLayers(EnergyDistribution):
     @property
     def support(self) -> Any:
         """Binary or real images."""
-        binary = isinstance(self.visible, BinaryUnits)
+        binary = self.visible.support.is_discrete
         return constraints.independent(constraints.boolean if binary else constraints.real, 3)
 
     # ------------------------------------------------ shapes
 
     @property
-    def num_layers(self) -> int:
-        """Layers, the image among them."""
-        return len(self.layers) + 1
+    def moving(self) -> range:
+        """The even layers."""
+        return range(0, self.num_layers, 2)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -134,24 +136,23 @@ class ConvolutionalLayers(EnergyDistribution):
 
     # ------------------------------------------------ fields
 
-    def _bias(self, level: int) -> torch.Tensor:
-        """The bias ``(..., K, 1, 1)``, with the context's offset, over the temperature."""
-        bias, context = self.own_bias(level), self.context
+    def bias(self, level: int, context: torch.Tensor | None) -> torch.Tensor:
+        """The bias ``(..., K, 1, 1)`` of a layer, with what a context adds."""
+        bias = self.own_bias(level)
         if context is not None:
-            sizes = self.__dict__["_sizes"]
-            bias = bias + self.offsets(context).split(sizes, -1)[level]
-        return bias[..., None, None] / self.temperature
+            bias = bias + self.offsets(context).split(self.__dict__["_sizes"], -1)[level]
+        return bias[..., None, None]
 
-    def _convolved(self, level: int, below: torch.Tensor) -> torch.Tensor:
-        """What acts on the detection units of a layer from the units below it."""
-        return _batched(
-            conv2d, below, self.own_weight(level) / self.temperature, self.layers[level - 1].padding
-        )
+    def from_below(self, level: int, below: torch.Tensor) -> torch.Tensor:
+        """The layer below, its pooling units or the image, through the filters."""
+        seen = self._statistic(level - 1, below)
+        return _batched(conv2d, seen, self.own_weight(level), self.layers[level - 1].padding)
 
-    def _convolved_back(self, level: int, h: torch.Tensor) -> torch.Tensor:
-        """What acts on the units below a layer from its detection units."""
-        weight = self.own_weight(level) / self.temperature
-        return _batched(conv_transpose2d, h, weight, self.layers[level - 1].padding)
+    def from_above(self, level: int, above: torch.Tensor) -> torch.Tensor:
+        """Detection units of the layer above back through its filters, to all units of a block."""
+        padding = self.layers[level].padding
+        back = _batched(conv_transpose2d, above, self.own_weight(level + 1), padding)
+        return self.pooling[level - 1].spread(back) if level else back
 
     def _statistic(self, level: int, x: torch.Tensor) -> torch.Tensor:
         """What the layer above sees of a layer: of the image, or its pooling units."""
@@ -159,39 +160,13 @@ class ConvolutionalLayers(EnergyDistribution):
             return self.pooling[level - 1].pool(x)
         return self.visible.statistic(x.movedim(-3, -1)).movedim(-1, -3)
 
-    def field(self, level: int, below: torch.Tensor | None, above: torch.Tensor | None) -> Any:
-        """What acts on the units of a layer, over the temperature.
+    # ------------------------------------------------ units
 
-        Args:
-            level: the layer.
-            below: units ``(..., *shapes[level - 1])``, if there are any.
-            above: units ``(..., *shapes[level + 1])``, if there are any.
-
-        Returns:
-            ``(..., *shapes[level])``, or what broadcasts to it.
-        """
-        field = self._bias(level)
-        if below is not None:
-            field = field + self._convolved(level, self._statistic(level - 1, below))
-        if above is not None:
-            back = self._convolved_back(level + 1, above)
-            field = field + (self.pooling[level - 1].spread(back) if level else back)
-        return self._on_path(level, field)
-
-    def _on_path(self, level: int, field: torch.Tensor) -> torch.Tensor:
-        beta = self.__dict__["_beta"]
-        if beta is None:
-            return field
-        beta = beta[..., None, None, None]
-        moved: torch.Tensor = beta * field
-        return moved if level else moved + (1 - beta) * self.base_bias
-
-    def field_in(self, level: int, layers: Layers) -> torch.Tensor:
-        """The field of a layer given its neighbours among all layers, in its full shape."""
-        below = layers[level - 1] if level else None
-        above = layers[level + 1] if level + 1 < self.num_layers else None
-        field: torch.Tensor = self.field(level, below, above)
-        return field.expand(*field.shape[:-3], *self.shapes[level])
+    def mean_of(self, level: int, field: torch.Tensor) -> torch.Tensor:
+        """Means of a layer given the field on it, ``(..., *shapes[level])``."""
+        if level:
+            return self.pooling[level - 1].mean(field)
+        return self.visible.mean(field.movedim(-3, -1)).movedim(-1, -3)
 
     def draw(self, level: int, field: torch.Tensor) -> torch.Tensor:
         """Units of a layer given the field on them, ``(..., *shapes[level])``."""
@@ -205,6 +180,13 @@ class ConvolutionalLayers(EnergyDistribution):
             return self.pooling[level - 1].log_normalizer(field)
         by_pixel = self.visible.log_normalizer(field.movedim(-3, -1))
         return by_pixel.sum((-1, -2))
+
+    def own_score(self, level: int, x: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+        """The log-weight ``(...)`` of a layer's units for themselves, in a field."""
+        if level:
+            return (x * field).sum((-1, -2, -3))
+        score = (self._statistic(0, x) * field).sum((-1, -2, -3))
+        return score - self.visible.self_energy(x.movedim(-3, -1)).sum((-1, -2))
 
     def log2_states(self, level: int) -> float:
         """The binary logarithm of the number of a layer's states; infinite for real images."""
@@ -221,46 +203,42 @@ class ConvolutionalLayers(EnergyDistribution):
         images: torch.Tensor = BinaryUnits(math.prod(shape)).states(like).unflatten(-1, shape)
         return images
 
-    def own_score(self, level: int, x: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
-        """The log-weight ``(...)`` of a layer's units for themselves, in a field."""
-        if level:
-            return (x * field).sum((-1, -2, -3))
-        score = (self._statistic(0, x) * field).sum((-1, -2, -3))
-        return score - self.visible.self_energy(x.movedim(-3, -1)).sum((-1, -2))
+    # ------------------------------------------------ sizes, and where annealing begins
 
-    def log_weight(self, layers: Layers) -> torch.Tensor:
-        """The log-weight ``(...)`` of some layers, with the others summed out.
+    def resized(self, height: int, width: int, negative_phase: NegativePhase | None = None) -> Self:
+        """The machine over images of another size, with the same weights and biases.
+
+        Its normalising constant is another one, so that the view begins without an estimate, and
+        with a base of annealing and a negative phase of its own.
 
         Args:
-            layers: units ``(..., *shapes[level])`` by layer; ``None`` for those to sum out, no two
-                of which are neighbours.
-        """
-        total: Any = 0.0
-        for level, x in enumerate(layers):
-            if x is None:
-                total = total + self.log_normalizer(level, self.field_in(level, layers))
-            else:  # the coupling to the layer below is counted here, and that to the one above not
-                below = layers[level - 1] if level else None
-                total = total + self.own_score(level, x, self.field(level, below, None))
-        weight: torch.Tensor = total
-        return weight
+            height: of the images.
+            width: of the images.
+            negative_phase: see :class:`EnergyDistribution`.
 
-    def redrawn(self, layers: Layers, parity: int, known: torch.Tensor | None = None) -> Layers:
-        """All layers with the even or the odd ones drawn anew, given the others.
-
-        Args:
-            layers: units by layer.
-            parity: 0 for the even layers, 1 for the odd ones.
-            known: a mask of the image; what is known stays.
+        Raises:
+            ValueError: if blocks of detection units do not tile what this size leaves of them.
         """
-        new = list(layers)
-        for level in range(parity, self.num_layers, 2):
-            drawn = self.draw(level, self.field_in(level, layers))
-            before = layers[level]
-            if level == 0 and known is not None and before is not None:
-                drawn = torch.where(known, before, drawn)
-            new[level] = drawn
-        return new
+        view = self.expand(self.batch_shape)
+        shape = torch.Size([self.event_shape[0], height, width])
+        view.__dict__["_event_shape"] = shape
+        view.__dict__["_shapes"] = self._shapes_of(shape)
+        fresh = {
+            "log_partition_values": torch.full_like(self.log_partition_values, torch.nan),
+            "log_partition_for": torch.zeros_like(self.log_partition_for),
+            "base_bias": self.base_bias.new_zeros(shape),
+        }
+        view.__dict__["_buffers"] = {**self._buffers, **fresh}
+        if negative_phase is None:
+            negative_phase = ContrastiveDivergence() if self.context_dim else PersistentChains()
+        view.__dict__["_modules"] = {**self._modules, "negative_phase": negative_phase}
+        view.ready()
+        return view
+
+    def set_base(self, data: torch.Tensor) -> None:
+        """Start annealing from the mean of some images ``(N, *event_shape)``: a shorter way."""
+        mean = data.reshape(-1, *self.event_shape).mean(0).movedim(0, -1)
+        self.base_bias.copy_(self.visible.field_of(mean).movedim(-1, 0))
 
 
 def _batched(operation: Any, x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:

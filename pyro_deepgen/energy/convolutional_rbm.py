@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .convolutional_layers import ConvolutionalLayer
-from .convolutional_machine import ConvolutionalMachine
+from .convolutional_layers import ConvolutionalLayer, ConvolutionalLayers
 from .negative_phase import NegativePhase
 from .units import Units
 
 
-class ConvolutionalRBM(ConvolutionalMachine):
+class ConvolutionalRBM(ConvolutionalLayers):
     r"""A restricted Boltzmann machine over images, with filters that are used everywhere.
 
     .. math::

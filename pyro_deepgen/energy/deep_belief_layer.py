@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
 from torch import nn
 
 from .negative_phase import NegativePhase
+from .pretraining import NegativeLogProb, Stage
 from .rbm import RBM
 from .units import BinaryUnits, Units
 
@@ -103,3 +106,47 @@ def turn_upside_down(below: RBM, above: RBM) -> None:
 def _log_prob(units: Units, x: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
     own = (units.statistic(x) * field).sum(-1) - units.self_energy(x)
     return own - units.log_normalizer(field)
+
+
+def greedy_stages(
+    layers: Sequence[DeepBeliefLayer], top: RBM, negative_phase: Callable[[], NegativePhase]
+) -> Iterator[Stage]:
+    """The stages of a deep belief net; see ``DeepBeliefNet.stages``.
+
+    Args:
+        layers: its directed layers, upwards.
+        top: its top.
+        negative_phase: makes the negative phase of the stages below the top.
+    """
+    rbm = None
+    for level, layer in enumerate(layers):
+        rbm = layer.machine(negative_phase(), rbm)
+        yield Stage(f"layer {level + 1}", NegativeLogProb(rbm), _Recognized(layers[:level]))
+        layer.take(rbm)
+    assert rbm is not None
+    turn_upside_down(rbm, top)
+    yield Stage("top", NegativeLogProb(_without_context(top)), _Recognized(layers))
+
+
+def _without_context(machine: RBM) -> RBM:
+    """A view of a machine, with its parameters, that a context adds nothing to."""
+    if not machine.context_dim:
+        return machine
+    view = machine.expand(machine.batch_shape)
+    view.__dict__["context_dim"] = 0
+    modules = {name: module for name, module in machine._modules.items() if name != "bias"}
+    view.__dict__["_modules"] = modules
+    return view
+
+
+class _Recognized:
+    """Data as a stage gets them: draws of the layers below it."""
+
+    def __init__(self, layers: Sequence[DeepBeliefLayer]) -> None:
+        self.layers = layers
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer.draw_above(x)
+        return x

@@ -11,19 +11,18 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
 from pyro_deepgen.distributions import DistributionModule
 from pyro_deepgen.nn import evaluating
 
-from .deep_belief_layer import DeepBeliefLayer, turn_upside_down
+from .deep_belief_layer import DeepBeliefLayer, greedy_stages
+from .inferred_layers import MAX_HIDDEN_STATES
 from .log_partition import LogPartition, all_states
 from .negative_phase import ContrastiveDivergence, NegativePhase
-from .pretraining import NegativeLogProb, Stage
+from .pretraining import Stage
 from .rbm import RBM
 from .units import BinaryUnits, Units
-
-# Hidden states that are summed over for each datum at most.
-MAX_HIDDEN = 1 << 12
 
 
 class DeepBeliefNet(DistributionModule):
@@ -55,6 +54,10 @@ class DeepBeliefNet(DistributionModule):
         negative_phase: of the top; 10 steps of contrastive divergence by default.
         dream_steps: steps of the top's chain before a dream.
         num_draws: draws of ``q`` in evaluation mode.
+        context_dim: size of a context that shifts the biases of the top, which the layers below
+            follow; 0 for none.
+        bias: a network from ``(..., context_dim)`` to offsets ``(..., H_{L-1} + H_L)``; linear by
+            default.
         sampling_steps: see :class:`EnergyDistribution`.
         validate_args: see :class:`EnergyDistribution`.
 
@@ -85,6 +88,8 @@ class DeepBeliefNet(DistributionModule):
         negative_phase: NegativePhase | None = None,
         dream_steps: int = 10,
         num_draws: int = 100,
+        context_dim: int = 0,
+        bias: nn.Module | None = None,
         sampling_steps: int = 1000,
         validate_args: bool | None = None,
     ) -> None:
@@ -111,6 +116,8 @@ class DeepBeliefNet(DistributionModule):
             hidden_dims[-2],
             hidden_dims[-1],
             weight_scale=weight_scale,
+            context_dim=context_dim,
+            bias=bias,
             negative_phase=negative_phase or ContrastiveDivergence(10),
             sampling_steps=sampling_steps,
             validate_args=False,
@@ -167,7 +174,7 @@ class DeepBeliefNet(DistributionModule):
     @property
     def log_prob_is_bound(self) -> bool:
         """Whether ``log_prob`` in evaluation mode is a bound."""
-        return 2.0 ** sum(self.sizes[1:-1]) > MAX_HIDDEN
+        return 2.0 ** sum(self.sizes[1:-1]) > MAX_HIDDEN_STATES
 
     def log_prob(self, value: torch.Tensor) -> torch.Tensor:
         """The log-density ``(..., *batch_shape)``; see the class for what it is in training.
@@ -241,7 +248,26 @@ class DeepBeliefNet(DistributionModule):
 
         Exact where the top's draws are; else from the ends of its chains.
         """
-        return self.generate(self.top.sample(torch.Size(sample_shape) + self.batch_shape))
+        shape = torch.Size(sample_shape)
+        return self.generate(self.top.sample(shape if self.top.lead else shape + self.batch_shape))
+
+    def condition(self, context: torch.Tensor) -> Self:
+        """The net given a context ``(*batch_shape, context_dim)``, of its batch shape.
+
+        Raises:
+            ValueError: for a net without a context, or one of another size.
+        """
+        view = self.expand(self.batch_shape)
+        view.__dict__["_modules"] = {**self._modules, "top": self.top.condition(context)}
+        view.__dict__["_batch_shape"] = context.shape[:-1]
+        return view
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+        """A view with another batch shape; that of a context is the top's too."""
+        view = super().expand(batch_shape)
+        if self.top.lead:
+            view.__dict__["_modules"] = {**self._modules, "top": self.top.expand(batch_shape)}
+        return view
 
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> torch.Tensor:
         """Draw visible units ``(*sample_shape, *batch_shape, V)``: the top, then a pass down."""
@@ -292,28 +318,13 @@ class DeepBeliefNet(DistributionModule):
         A machine starts as the one below turned upside down where its sizes allow it: then the net
         starts as the same distribution, and training the machine raises a bound of its likelihood.
 
+        What a context adds to the top's biases is not trained here.
+
         Args:
             negative_phase: makes the negative phase of the stages below the top, which has its own.
         """
-        rbm = None
-        for level, layer in enumerate(self._directed):
-            rbm = layer.machine(negative_phase(), rbm)
-            yield Stage(f"layer {level + 1}", NegativeLogProb(rbm), _Recognized(self, level))
-            layer.take(rbm)
-        assert rbm is not None
-        turn_upside_down(rbm, self.top)
-        yield Stage("top", NegativeLogProb(self.top), _Recognized(self, len(self.layers)))
+        return greedy_stages(self._directed, self.top, negative_phase)
 
 
 def _total(parts: Iterable[torch.Tensor]) -> torch.Tensor:
     return reduce(torch.add, parts)
-
-
-class _Recognized:
-    """Data as a stage gets them: draws of the layers below it."""
-
-    def __init__(self, net: DeepBeliefNet, level: int) -> None:
-        self.net, self.level = net, level
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return [x, *self.net.recognize(x)][self.level] if self.level else x

@@ -4,30 +4,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from typing_extensions import Self
 
-from pyro_deepgen.mcmc import AISResult, BlockGibbs, ais
+from pyro_deepgen.mcmc import AISResult
 
-from .annealing import Annealed
+from .annealing import annealed
 from .context import offsets
-from .deep_enumeration import Enumeration
-from .deep_layers import AllLayers, OddLayers
-from .energy_distribution import EnergyDistribution
+from .copied_units import Copies
+from .inferred_layers import InferredLayers
 from .mean_field import MeanField
 from .negative_phase import ContrastiveDivergence, NegativePhase
-from .pretraining import Stage, pretrained_layers
-from .units import BinaryUnits, FreeUnits, Units
+from .pretraining import Stage, TiedStage, pretrained_layers, tie
+from .rbm import RBM
+from .some_layers import SomeLayers
+from .units import BinaryUnits, Units
 
-# Hidden states that are summed over for each datum at most.
-MAX_HIDDEN = 1 << 12
 
-
-class DeepBoltzmannMachine(EnergyDistribution):
+class DeepBoltzmannMachine(InferredLayers):
     r"""A Boltzmann machine whose hidden units lie in layers, each coupled to its neighbours.
 
     .. math:: E(v, h_1, \dots, h_L) = e(v) - b_0^T s(v) - s(v)^T W_1 h_1
@@ -79,7 +77,6 @@ class DeepBoltzmannMachine(EnergyDistribution):
         True
     """
 
-    base_bias: torch.Tensor
     bias1: torch.Tensor
 
     def __init__(
@@ -133,101 +130,81 @@ class DeepBoltzmannMachine(EnergyDistribution):
         """The support of the visible units."""
         return self.visible.support
 
-    # ------------------------------------------------ energies
-
-    def energy(self, x: torch.Tensor, *hidden: torch.Tensor) -> torch.Tensor:
-        r"""The energy :math:`E(v, h_1, \dots, h_L) / T`; or the free energy of visible units alone.
-
-        Args:
-            x: visible units ``(..., V)``.
-            hidden: all hidden layers ``(..., H1), ..., (..., HL)``, or none. Without them they are
-                summed out if every other layer has no more than 2^12 states, and else the value is
-                the upper bound of the free energy by mean field.
-
-        Raises:
-            ValueError: for some but not all of the hidden layers.
-        """
-        if hidden:
-            if len(hidden) != len(self.sizes) - 1:
-                raise ValueError(
-                    f"expected {len(self.sizes) - 1} hidden layers or none, got {len(hidden)}"
-                )
-            return self.all_units.summed_energy([x, *hidden])
-        return (
-            self.variational_energy(x)
-            if self.log_prob_is_bound
-            else -Enumeration(self.all_units, x).log_sum()
-        )
-
-    def variational_energy(
-        self, x: torch.Tensor, means: Sequence[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        r"""The mean-field bound :math:`E(v, \mu) / T - H(q)`, at or above the free energy.
-
-        At a fixed point its gradient is that of the bound although the means are held fixed.
-
-        Args:
-            x: visible units ``(..., V)``.
-            means: of the hidden layers; inferred, without gradients, by default.
-        """
-        if means is None:
-            with torch.no_grad():
-                means = self.infer(x)
-        both = torch.cat([*means, *(1 - mean for mean in means)], -1)
-        entropy: torch.Tensor = torch.special.entr(both).sum(-1)
-        return self.all_units.summed_energy([x, *means]) - entropy
-
-    def infer(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The mean-field means of the hidden layers ``[(..., H1), ..., (..., HL)]``: features."""
-        means: list[torch.Tensor] = self.mean_field(self.all_units, x)
-        return means
-
-    # ------------------------------------------------ the distribution
+    # ------------------------------------------------ layers
 
     @property
-    def log_prob_is_bound(self) -> bool:
-        """Whether ``log_prob`` in evaluation mode is the mean-field bound."""
-        return Enumeration(self.all_units, self.base_bias).num_states() > MAX_HIDDEN
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes ``(N_l,)`` of the layers."""
+        return [(size,) for size in self.sizes]
 
-    def log_prob(self, value: torch.Tensor) -> torch.Tensor:
-        """The log-density or the bound ``(..., *batch_shape)``; see the class for which.
+    def units(self, level: int) -> Units:
+        """The units of a layer; the visible one is the zeroth."""
+        return cast(Units, self.hidden[level - 1]) if level else self.visible
 
-        Args:
-            value: ``(..., *batch_shape, V)``.
+    def bias(self, level: int, context: torch.Tensor | None) -> torch.Tensor:
+        """The bias ``(..., N_l)`` of a layer, with what a context adds."""
+        bias: torch.Tensor = getattr(self, f"bias{level}")
+        if context is not None:
+            bias = bias + self.offsets(context).split(self.sizes, -1)[level]
+        return bias
 
-        Raises:
-            UnknownPartitionError: in evaluation mode, or where a parameter is a result of other
-                computations, if the normalising constant is not known.
-        """
-        if self.__dict__["_replaced"] or not self.training:
-            return super().log_prob(value)
-        if self._validate_args:
-            self._validate_sample(value)
-        value = self.broadcast(value)
-        last = self.log_partition_values[0].nan_to_num(0.0).to(value.dtype)
-        if not (torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):
-            return -self.variational_energy(value) - last
-        self.observe(value)
-        drawn = self.clamped_steps > 0
-        state = self.complete(value) if drawn or self.negative_phase.for_each_datum else value
-        score = -self.all_units.energy(state) if drawn else -self.variational_energy(value)
-        odd = OddLayers(self.all_units)
-        draws = self.negative_phase(self.all_units, state)
-        negative = odd.energy(odd.part(draws))  # with the even layers summed out it varies less
-        if not self.negative_phase.for_each_datum:
-            negative = negative.mean()
-        return score - last + (negative - negative.detach())
+    def from_below(self, level: int, below: torch.Tensor) -> torch.Tensor:
+        """What values of layer ``level - 1`` add to the field of a layer, ``(..., N_l)``."""
+        below = self.visible.statistic(below) if level == 1 else below
+        added: torch.Tensor = below @ getattr(self, f"weight{level}")
+        return added
 
-    def bound(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean-field bound of the log-density ``(...)``, also where that is known.
+    def from_above(self, level: int, above: torch.Tensor) -> torch.Tensor:
+        """What values of layer ``level + 1`` add to the field of a layer, ``(..., N_l)``."""
+        added: torch.Tensor = above @ getattr(self, f"weight{level + 1}").mT
+        return added
 
-        Args:
-            x: visible units ``(..., V)``.
+    def own_score(self, level: int, x: torch.Tensor, field: torch.Tensor) -> torch.Tensor:
+        """The log-weight ``(...)`` of a layer's units for themselves, in a field."""
+        if level:
+            return (x * field).sum(-1)
+        return (self.visible.statistic(x) * field).sum(-1) - self.visible.self_energy(x)
 
-        Raises:
-            UnknownPartitionError: if the normalising constant is not known.
-        """
-        return -self.variational_energy(x) - self.log_partition()
+    def log_normalizer(self, level: int, field: torch.Tensor) -> torch.Tensor:
+        """The logarithm ``(...)`` of the sum over a layer's units given the field on them."""
+        return self.units(level).log_normalizer(field)
+
+    def mean_of(self, level: int, field: torch.Tensor) -> torch.Tensor:
+        """The means ``(..., N_l)`` of a layer given the field on it."""
+        return self.units(level).mean(field)
+
+    def draw(self, level: int, field: torch.Tensor) -> torch.Tensor:
+        """A draw ``(..., N_l)`` of a layer given the field on it."""
+        return self.units(level).sample(field)
+
+    def log2_states(self, level: int) -> float:
+        """The number of units of a hidden layer; for others, of their states the logarithm."""
+        return math.log2(self.visible.num_states()) if level == 0 else self.sizes[level]
+
+    def all_states(self, level: int) -> torch.Tensor:
+        """All states ``(S, N_l)`` of a layer."""
+        return self.units(level).states(self.base_bias)
+
+    def entropy_of(self, level: int, mean: torch.Tensor) -> torch.Tensor:
+        """The entropy ``(...)`` of independent units by their means."""
+        entropy: torch.Tensor = torch.special.entr(torch.cat([mean, 1 - mean], -1)).sum(-1)
+        return entropy
+
+    def drawn_from(self, level: int, mean: torch.Tensor) -> torch.Tensor:
+        """Units drawn independently by their means."""
+        return torch.bernoulli(mean)
+
+    # ------------------------------------------------ learning
+
+    def negative_energy(self, draws: torch.Tensor) -> torch.Tensor:
+        """Energies of the chains' odd layers: with the even ones summed out they vary less."""
+        odd = self.odd_layers
+        return odd.energy(odd.join(self.all_units.split(draws)))
+
+    @property
+    def odd_layers(self) -> SomeLayers:
+        """The machine over its odd layers, with the even ones summed out."""
+        return SomeLayers(self, range(1, self.num_layers, 2))
 
     def stages(
         self, negative_phase: Callable[[], NegativePhase] = ContrastiveDivergence
@@ -235,64 +212,27 @@ class DeepBoltzmannMachine(EnergyDistribution):
         """Pretraining layer by layer; see :func:`~pyro_deepgen.energy.pretrained_layers`."""
         return pretrained_layers(self, negative_phase)
 
-    # ------------------------------------------------ all layers
-
-    @property
-    def all_units(self) -> AllLayers:
-        """The machine over the units of all layers, the visible ones first."""
-        return AllLayers(self, self.__dict__["_beta"])
-
-    def visible_part(self, state: torch.Tensor) -> torch.Tensor:
-        """The visible units."""
-        return state[..., : self.sizes[0]]
-
-    def known_part(self, mask: torch.Tensor) -> torch.Tensor:
-        """No hidden unit is known."""
-        hidden = mask.new_zeros(*mask.shape[:-1], sum(self.sizes[1:]))
-        return torch.cat([mask, hidden], -1)
-
-    @torch.no_grad()
-    def complete(self, value: torch.Tensor) -> torch.Tensor:
-        """States with hidden units drawn given the visible ones.
-
-        The draws are exact where ``log_prob_is_bound`` is false, else from the mean field, moved by
-        ``clamped_steps`` steps.
-        """
-        if not self.log_prob_is_bound:
-            return Enumeration(self.all_units, value).draw(1)[0]
-        state = torch.cat([value, *(torch.bernoulli(mean) for mean in self.infer(value))], -1)
-        clamped = self.known_part(torch.ones_like(value, dtype=torch.bool))
-        return self.all_units.transition(state, self.clamped_steps, clamped)
-
-    @torch.no_grad()
-    def transition(
-        self, x: torch.Tensor, num_steps: int = 1, known: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Draw the hidden units given the visible ones, then move all layers so many times."""
-        mask = None if known is None else self.known_part(known.expand(x.shape))
-        return self.visible_part(self.all_units.transition(self.complete(x), num_steps, mask))
-
-    def start(self, num_chains: int) -> torch.Tensor:
-        """Visible units as their biases alone would have them."""
-        return self.visible_part(self.all_units.start(num_chains))
-
-    def sample_layers(self, sample_shape: Sequence[int] = torch.Size()) -> list[torch.Tensor]:
-        """Draw all layers, ``(*sample_shape, *batch_shape, N_l)`` each, the visible one first."""
-        return self.all_units.split(self.sample_all(sample_shape))
+    def stage(self, level: int, up: int, down: int, negative_phase: NegativePhase) -> TiedStage:
+        """A machine of a layer and the one below it, as one stage of :meth:`stages` trains it."""
+        weight, below, above = (
+            getattr(self, name) for name in (f"weight{level}", f"bias{level - 1}", f"bias{level}")
+        )
+        units = Copies(self.visible if level == 1 else BinaryUnits(self.sizes[level - 1]), up)
+        rbm = RBM(
+            units,
+            self.sizes[level] * down,
+            negative_phase=negative_phase,
+            temperature=self.temperature,
+        ).to(weight.device, weight.dtype)
+        tie(
+            rbm,
+            weight=(weight, (up, down)),
+            visible_bias=(below, (up,)),
+            hidden_bias=(above, (down,)),
+        )
+        return TiedStage(rbm, weight, below, above, first=level == 1, num_copies=up)
 
     # ------------------------------------------------ the normalising constant
-
-    def num_states(self) -> float:
-        """The states of the odd or of the even layers, whichever are fewer."""
-        return self.all_units.num_states()
-
-    def exact_log_partition(self) -> torch.Tensor:
-        """``log Z`` by enumeration of every other layer."""
-        return self.all_units.exact_log_partition()
-
-    def exact_sample(self, num_draws: int) -> torch.Tensor:
-        """Draws by enumeration of every other layer."""
-        return self.visible_part(self.all_units.exact_sample(num_draws))
 
     def set_base(self, data: torch.Tensor) -> None:
         """Start annealing from the mean of some data, ``(N, V)``, which shortens the way.
@@ -303,21 +243,9 @@ class DeepBoltzmannMachine(EnergyDistribution):
         mean = data.reshape(-1, self.sizes[0]).mean(0)
         self.base_bias.copy_(self.visible.field_of(mean))
 
-    def bridge(self, beta: torch.Tensor) -> Self:
-        """The machine with its couplings times ``beta``, and biases between the base's and its."""
-        view = self.expand(self.batch_shape)
-        view.__dict__["_beta"] = beta
-        return view
-
-    def path_start(self) -> FreeUnits:
-        """Independent visible units with the base's biases."""
-        return FreeUnits(self.visible, self.base_bias)
-
     def anneal(self, *, compile: bool | str = True, **settings: Any) -> AISResult:
         """Annealed importance sampling of the odd layers, with the even ones summed out."""
-        odd = OddLayers(self.all_units)
-        path = Annealed(odd)  # type: ignore[arg-type]
+        odd = self.odd_layers
         if settings.get("reverse_from") is not None:
-            settings["reverse_from"] = odd.part(settings["reverse_from"])
-        settings = {"schedule": "linear", "tune": False, **settings}
-        return ais(path, kernel=BlockGibbs(path, compile=compile), **settings)
+            settings["reverse_from"] = odd.join(self.all_units.split(settings["reverse_from"]))
+        return annealed(odd, compile, settings)

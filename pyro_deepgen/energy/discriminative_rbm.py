@@ -8,9 +8,9 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch.distributions import constraints
 
 from .rbm import RBM
+from .supports import SideBySide
 from .units import BinaryUnits, SoftmaxUnits, Units
 
 
@@ -36,7 +36,7 @@ class LabelledUnits(Units):
     @property
     def support(self) -> Any:
         """Both supports, side by side."""
-        return _Labelled(self.units.support, self.units.num_units)
+        return SideBySide(self.units.support, self.units.num_units)
 
     def _split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x[..., : self.units.num_units], x[..., self.units.num_units :]
@@ -188,19 +188,3 @@ class DiscriminativeRBM(RBM):
                 f"expected data whose last dimension is {self.num_data}, got shape "
                 f"{tuple(x.shape)}; give the data without the class"
             )
-
-
-class _Labelled(constraints.Constraint):
-    """Vectors whose first entries have one support and whose others are one-hot."""
-
-    event_dim = 1
-
-    def __init__(self, first: constraints.Constraint, size: int) -> None:
-        self.first, self.size = first, size
-        self.is_discrete = first.is_discrete
-        super().__init__()
-
-    def check(self, value: torch.Tensor) -> torch.Tensor:
-        label = constraints.one_hot.check(value[..., self.size :])
-        inside: torch.Tensor = self.first.check(value[..., : self.size]) & label
-        return inside

@@ -10,11 +10,16 @@ from typing import Any
 import torch
 from typing_extensions import Self
 
-from pyro_deepgen.mcmc import AISResult, BlockGibbs, ais
+from pyro_deepgen.mcmc import AISResult
 
-from .annealing import Annealed
-from .context import offsets as offsets
-from .log_partition import LogPartition, UnknownPartitionError, keep, stored
+from .annealing import annealed
+from .log_partition import (
+    ExactLogPartition,
+    LogPartition,
+    UnknownPartitionError,
+    keep,
+    stored,
+)
 from .machine import Machine
 from .negative_phase import ContrastiveDivergence, NegativePhase, PersistentChains
 
@@ -35,7 +40,8 @@ class EnergyDistribution(Machine):
     ``start``, ``bridge`` and ``path_start``, and where it can ``num_states``,
     ``exact_log_partition`` and ``exact_sample``; then calls :meth:`ready`. Where hidden units are
     not summed out of the energy, it also writes ``all_units``, ``complete``, ``visible_part``,
-    ``known_part`` and ``log_unnormalized``.
+    ``known_part`` and ``log_unnormalized``; where learning takes something else than the energy of
+    drawn states, ``phases``.
 
     Args:
         event_shape: shape of one draw.
@@ -71,6 +77,8 @@ class EnergyDistribution(Machine):
 
     log_partition_values: torch.Tensor
     log_partition_for: torch.Tensor
+    # Whether the energies of one value do not depend on what others are in its batch.
+    in_one_pass = True
 
     def __init__(
         self,
@@ -102,6 +110,7 @@ class EnergyDistribution(Machine):
         # What stands in for parameters in a view of the machine; see `with_parameters`.
         self.__dict__["_replaced"] = frozenset()
         self.__dict__["_context"] = None
+        self.__dict__["_exact"] = ExactLogPartition()
 
     def ready(self) -> None:
         """Prepare the negative phase; to be called at the end of a subclass's initialiser."""
@@ -126,15 +135,36 @@ class EnergyDistribution(Machine):
             return self.log_unnormalized(value) - self.exact_log_partition()
         if not self.training:
             return self.log_unnormalized(value) - self.log_partition()
-        last = self.log_partition_values[0].nan_to_num(0.0)
+        last = self.log_partition_values[0].nan_to_num(0.0).to(value.dtype)
         if not (torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())):
             return self.log_unnormalized(value) - last
-        machine, state = self.all_units, self.complete(value)
-        self.observe(state)
-        negative = machine.energy(self.negative_phase(machine, state))
+        positive, negative = self.phases(value)
         if not self.negative_phase.for_each_datum:
             negative = negative.mean()
-        return negative - negative.detach() - machine.energy(state) - last
+        return negative - negative.detach() - positive - last
+
+    def phases(self, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energies whose gradients are the positive and the negative phase of learning.
+
+        Args:
+            value: data ``(..., *event_shape)``.
+
+        Returns:
+            Energies ``(...)`` of the data, and of the draws of the negative phase: as many, one
+            for each datum, or ``(M,)``.
+        """
+        machine, state = self.all_units, self.complete(value)
+        self.observe(state)
+        draws = self.negative_phase(machine, state)
+        if not self.in_one_pass:
+            return machine.energy(state), machine.energy(draws)
+        # Larger matrices, and one gradient of each parameter in place of a sum of two.
+        if self.negative_phase.for_each_datum:
+            positive, negative = machine.energy(torch.stack([state, draws]))
+            return positive, negative
+        data = state.reshape(-1, *machine.event_shape)
+        positive, negative = machine.energy(torch.cat([data, draws])).split([len(data), len(draws)])
+        return positive.reshape(state.shape[: state.dim() - len(machine.event_shape)]), negative
 
     def log_partition(self) -> torch.Tensor:
         """``log Z`` of the present parameters: exact, or as it was estimated for them.
@@ -143,7 +173,8 @@ class EnergyDistribution(Machine):
             UnknownPartitionError: if it is neither.
         """
         if self.is_small:
-            return self.exact_log_partition()
+            exact: ExactLogPartition = self.__dict__["_exact"]
+            return exact.of(self)
         self._refuse_estimate()
         return stored(self)
 
@@ -189,7 +220,7 @@ class EnergyDistribution(Machine):
                 num_chains,
                 len(result.betas) - 1,
             )
-        if self.__dict__["_context"] is None and not self.__dict__["_replaced"]:
+        if self.is_itself:
             keep(self, found)
         return found
 
@@ -198,14 +229,13 @@ class EnergyDistribution(Machine):
 
         Args:
             compile: whether the steps are compiled.
-            settings: arguments of :func:`~pyro_deepgen.mcmc.ais`.
+            settings: arguments of :func:`~pyro_deepgen.mcmc.ais`; ``kernel`` makes a kernel of the
+                path, and draws blocks as the machine does by default.
 
         Returns:
             Its result, with the weights and the last values of all chains.
         """
-        path = Annealed(self.all_units)
-        settings = {"schedule": "linear", "tune": False, **settings}
-        return ais(path, kernel=BlockGibbs(path, compile=compile), **settings)
+        return annealed(self.all_units, compile, settings)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = torch.Size()) -> torch.Tensor:
@@ -297,6 +327,11 @@ class EnergyDistribution(Machine):
             view.__dict__[name] = value
         view.__dict__["_replaced"] = self.__dict__["_replaced"] | set(values)
         return view
+
+    @property
+    def is_itself(self) -> bool:
+        """Whether this is no view for a context, or with other values in place of parameters."""
+        return self.__dict__["_context"] is None and not self.__dict__["_replaced"]
 
     def _refuse_estimate(self) -> None:
         if self.context_dim or self.__dict__["_replaced"]:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.checkpoint import checkpoint
+
+from pyro_deepgen.distributions.remembered import may_remember
 
 if TYPE_CHECKING:
     from .energy_distribution import EnergyDistribution
@@ -78,6 +81,41 @@ def stored(machine: EnergyDistribution) -> torch.Tensor:
             "estimate_log_partition() again"
         )
     return machine.log_partition_values[0]
+
+
+class ExactLogPartition:
+    """A sum over all states that is not made again while the parameters stay as they are.
+
+    Views of a machine share it. It counts for the machine itself, in an evaluation that wants no
+    gradient of it: not for a context, for other values in place of parameters, while a program is
+    recorded, or under a transform of ``torch.func``.
+
+    Example:
+        >>> import torch
+        >>> from pyro_deepgen.energy import RBM
+        >>> rbm = RBM(4, 2).eval()
+        >>> with torch.no_grad():
+        ...     rbm.log_partition() is rbm.expand((3,)).log_partition()
+        True
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, machine: EnergyDistribution) -> torch.Tensor:
+        """``log Z`` of a small machine."""
+        like = machine.log_partition_values
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in machine.parameters())
+        if learning or not machine.is_itself or get_proxy_mode() or not may_remember(like):
+            return machine.exact_log_partition()
+        mark = of_parameters(machine)
+        if self._kept is None or not _equal(self._kept[0], mark):
+            self._kept = mark, machine.exact_log_partition()
+        return self._kept[1]
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.device == b.device and torch.equal(a, b)
 
 
 def of_parameters(machine: EnergyDistribution) -> torch.Tensor:

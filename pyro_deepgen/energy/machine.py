@@ -110,6 +110,10 @@ class Machine(DistributionModule):
     def observe(self, state: torch.Tensor) -> None:
         """Note the positive phase of data that a gradient is about to be taken for."""
 
+    def own_parameters(self) -> dict[str, torch.Tensor]:
+        """The parameters that the machine holds itself, and not a network of it, by their names."""
+        return dict(self.named_parameters(recurse=False))
+
     # ------------------------------------------------ what it has
 
     @property

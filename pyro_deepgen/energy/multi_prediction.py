@@ -80,10 +80,9 @@ class MultiPrediction(nn.Module):
             x: data ``(B, V)``.
             known: a mask ``(B, V)``.
         """
-        layers = self.machine.all_units
-        means = self.mean_field(layers, x, known)
-        field = layers.field(0, [x, *means])
-        units = layers.units(0)
+        means = self.mean_field(self.machine, x, known)
+        field = self.machine.field_in(0, [x, *means])
+        units = self.machine.visible
         scores: torch.Tensor
         if isinstance(units, BinaryUnits):
             scores = x * field - softplus(field)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from pyro_deepgen.tracing import is_recording, repeat
+
 if TYPE_CHECKING:
     from .machine import Machine
 
@@ -58,6 +60,12 @@ class NegativePhase(nn.Module, ABC):
             )
         self.__dict__["_prepared"] = True
 
+    def moved(self, machine: Machine, x: torch.Tensor) -> torch.Tensor:
+        """Chains after ``num_steps`` steps; of a recorded program, one step is recorded."""
+        if self.num_steps > 1 and is_recording():
+            return repeat(machine.transition, x, self.num_steps)
+        return machine.transition(x, self.num_steps)
+
     @abstractmethod
     def forward(self, machine: Machine, state: torch.Tensor) -> torch.Tensor:
         """Draw, without gradients.
@@ -97,7 +105,7 @@ class ContrastiveDivergence(NegativePhase):
     @torch.no_grad()
     def forward(self, machine: Machine, state: torch.Tensor) -> torch.Tensor:
         """One chain for each datum."""
-        return machine.transition(state.detach(), self.num_steps)
+        return self.moved(machine, state.detach())
 
 
 class PersistentChains(NegativePhase):
@@ -140,5 +148,5 @@ class PersistentChains(NegativePhase):
     @torch.no_grad()
     def forward(self, machine: Machine, state: torch.Tensor) -> torch.Tensor:
         """Move the chains on."""
-        self.chains.copy_(machine.transition(self.chains, self.num_steps))
+        self.chains.copy_(self.moved(machine, self.chains))
         return self.chains.clone()

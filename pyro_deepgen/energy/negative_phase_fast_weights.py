@@ -63,26 +63,26 @@ class FastWeights(PersistentChains):
             ValueError: for a machine that holds no parameters itself.
         """
         super().prepare(machine)
-        names = [name for name, p in machine.named_parameters(recurse=False) if p.requires_grad]
+        names = [name for name, p in machine.own_parameters().items() if p.requires_grad]
         if not names or not hasattr(machine, "with_parameters"):
             raise ValueError(
                 f"{type(machine).__name__} holds its parameters in networks: expected a machine "
                 "with weights of its own, or another negative phase"
             )
         for name in names:
-            own: torch.Tensor = getattr(machine, name)
+            own = machine.own_parameters()[name]
             self.register_buffer(f"fast_{name}", torch.zeros_like(own))
 
     def forward(self, machine: Machine, state: torch.Tensor) -> torch.Tensor:
         """Move the chains of the machine with its overlay, and the overlay with them."""
-        own = dict(machine.named_parameters(recurse=False))
+        own = machine.own_parameters()
         fast = {
             name: getattr(self, f"fast_{name}") for name in own if hasattr(self, f"fast_{name}")
         }
         with torch.no_grad():
             view: Any = machine
             overlaid = view.with_parameters(**{n: own[n] + f for n, f in fast.items()})
-            self.chains.copy_(overlaid.transition(self.chains, self.num_steps))
+            self.chains.copy_(self.moved(overlaid, self.chains))
         with torch.enable_grad():
             gap = machine.energy(self.chains).mean() - machine.energy(state.detach()).mean()
             rises = torch.autograd.grad(gap, [own[n] for n in fast], allow_unused=True)

@@ -84,7 +84,7 @@ class TemperedChains(NegativePhase):
         beta = self.betas.repeat_interleave(self.num_chains)
         other = self.betas[there].repeat_interleave(self.num_chains)
         at_beta = machine.bridge(beta)
-        moved: torch.Tensor = at_beta.transition(self.chains.flatten(0, 1), self.num_steps)
+        moved: torch.Tensor = self.moved(at_beta, self.chains.flatten(0, 1))
         loss = at_beta.energy(moved) - machine.bridge(other).energy(moved)
         loss = loss.unflatten(0, (self.num_temperatures, -1))
         prob = (loss + loss[there]).exp().clamp(max=1.0)

@@ -68,6 +68,8 @@ class NeuralEnergy(EnergyDistribution):
         True
     """
 
+    in_one_pass = False  # a network may normalise over its batch
+
     def __init__(
         self,
         net: nn.Module,
@@ -104,6 +106,7 @@ class NeuralEnergy(EnergyDistribution):
         self.net, self.tilted, self.kernel = net, tilted, kernel
         self.base = base if isinstance(base, DistributionModule) else BufferedDistribution(base)
         self.__dict__["_beta"] = None
+        self.__dict__["_mover"] = _Mover(kernel)
         if not context_dim:
             with torch.no_grad():
                 self.energy(self.start(2))  # a network of another shape is told here
@@ -150,13 +153,8 @@ class NeuralEnergy(EnergyDistribution):
             num_steps: how many steps.
             known: a mask that broadcasts to ``x``; what is known does not move.
         """
-        kernel = self.kernel(_Chains(self, x, known), compile=False)
-        kernel.setup(0)
-        start = kernel.target.unconstrain({"x": x.reshape(-1, *self.event_shape)})
-        state = kernel.init(start)
-        for _ in range(num_steps):
-            state, _ = kernel.step(state)
-        moved = kernel.target.constrain(kernel.values(state))["x"].reshape(x.shape).detach()
+        mover: _Mover = self.__dict__["_mover"]
+        moved = mover.move(self, x, num_steps, known)
         return moved if known is None else torch.where(known, x, moved)
 
     @torch.no_grad()
@@ -192,15 +190,50 @@ class NeuralEnergy(EnergyDistribution):
 class _Chains(nn.Module):
     """Some chains as a target, in which what is known has a flat density and no effect."""
 
-    def __init__(self, machine: Machine, x: torch.Tensor, known: torch.Tensor | None) -> None:
+    def __init__(self, event_shape: torch.Size, support: Any) -> None:
         super().__init__()
-        self.machine, self.x, self.known = machine, x, known
-        self.event_shape, self.support = machine.event_shape, machine.support
+        self.event_shape, self.support = event_shape, support
+        self.now: tuple[Machine, torch.Tensor, torch.Tensor | None]
 
     def energy(self, flat: torch.Tensor) -> torch.Tensor:
         """Energies ``(C,)`` of values ``(C, *event_shape)``."""
-        value = flat.reshape(self.x.shape)
-        if self.known is not None:
-            value = torch.where(self.known, self.x, value)
-        energy: torch.Tensor = self.machine.energy(value)
+        machine, x, known = self.now
+        value = flat.reshape(x.shape)
+        if known is not None:
+            value = torch.where(known, x, value)
+        energy: torch.Tensor = machine.energy(value)
         return energy.reshape(-1)
+
+
+class _Mover:
+    """Chains moved by one kernel, which is made once; views of a machine share it.
+
+    Args:
+        make: makes the kernel of a target.
+    """
+
+    def __init__(self, make: Callable[..., Kernel]) -> None:
+        self._make = make
+        self._made: dict[Any, tuple[_Chains, Kernel]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies make a kernel of their own."""
+        return {"_make": self._make, "_made": {}}
+
+    def move(
+        self, machine: NeuralEnergy, x: torch.Tensor, num_steps: int, known: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Move chains ``(..., *event_shape)``."""
+        key = x.dtype, x.device
+        if key not in self._made:
+            chains = _Chains(machine.event_shape, machine.support)
+            self._made[key] = chains, self._make(chains, compile=False)
+        chains, kernel = self._made[key]
+        chains.now = machine, x, known
+        kernel.setup(0)
+        state = kernel.init(kernel.target.unconstrain({"x": x.reshape(-1, *machine.event_shape)}))
+        for _ in range(num_steps):
+            state, _ = kernel.step(state)
+        moved = kernel.target.constrain(kernel.values(state))["x"].reshape(x.shape).detach()
+        del chains.now
+        return moved

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import Self
 
-from .centring import centred_layers
+from .centring import CentredLayers
 from .context import offsets
 from .energy_distribution import EnergyDistribution
 from .log_partition import UnknownPartitionError, log_sum_of
@@ -126,7 +126,8 @@ class RBM(EnergyDistribution):
         """Weights and biases, over the temperature, with the context's offsets."""
         w, b, c = self.weight, self.visible_bias, self.hidden_bias
         if self.centred and self.training and torch.is_grad_enabled():
-            w, b, c = centred_layers(w, b, c, self.visible_offset, self.hidden_offset)
+            centred: Any = CentredLayers.apply
+            w, b, c = centred(w, b, c, self.visible_offset, self.hidden_offset)
         context = self.context
         if context is not None:
             moved = self.bias(context)
@@ -137,7 +138,7 @@ class RBM(EnergyDistribution):
 
     def _on_path(self, field: torch.Tensor) -> torch.Tensor:
         beta: torch.Tensor | None = self.__dict__["_beta"]
-        return field if beta is None else beta[..., None] * field
+        return field if beta is None else beta[..., None].to(field.dtype) * field
 
     def hidden_field(self, v: torch.Tensor) -> torch.Tensor:
         """What acts on the hidden units, from ``(..., V)`` to ``(..., H)``."""
@@ -153,7 +154,8 @@ class RBM(EnergyDistribution):
         beta: torch.Tensor | None = self.__dict__["_beta"]
         if beta is None:
             return field
-        return beta[..., None] * field + (1 - beta[..., None]) * self.base_bias
+        beta = beta[..., None].to(field.dtype)
+        return beta * field + (1 - beta) * self.base_bias
 
     # ------------------------------------------------ the energy
 
@@ -161,7 +163,10 @@ class RBM(EnergyDistribution):
         """The free energy ``(...)`` of visible units ``(..., V)``, over the temperature."""
         w, b, c = self._weights()
         s = self.visible.statistic(x)
-        own = self.visible.self_energy(x) - (s * self._from_base(b)).sum(-1)
+        b = self._from_base(b)
+        # The base has a dimension for temperatures, a context one for each datum.
+        linear = s @ b if b.dim() == 1 and b.dtype == s.dtype else (s * b).sum(-1)
+        own = self.visible.self_energy(x) - linear
         return own - self.hidden.log_normalizer(self._on_path(s @ w + c))
 
     def joint_energy(self, v: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
@@ -207,7 +212,11 @@ class RBM(EnergyDistribution):
     def observe(self, state: torch.Tensor) -> None:
         """Let the offsets follow the means of the data, where units are centred."""
         if self.centred:
-            hidden = self.hidden.mean(self.hidden_field(state))
+            few = state
+            if not self.context_dim:  # some will do, as the averages are over many batches
+                few = state.reshape(-1, state.shape[-1])
+                few = few[:: max(1, len(few) // 32)]
+            hidden = self.hidden.mean(self.hidden_field(few))
             means = self.visible.statistic(state), self.hidden.statistic(hidden)
             for offset, mean in zip((self.visible_offset, self.hidden_offset), means, strict=True):
                 offset.lerp_(mean.reshape(-1, len(offset)).mean(0), self.offset_rate)

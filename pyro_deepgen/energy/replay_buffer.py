@@ -63,6 +63,6 @@ class ReplayBuffer(NegativePhase):
         anew = torch.rand(self.num_chains, device=self.kept.device) < self.refresh
         anew = anew.reshape(-1, *[1] * (self.kept.dim() - 1))
         start = torch.where(anew, machine.start(self.num_chains), self.kept[chosen])
-        moved = machine.transition(start, self.num_steps)
+        moved = self.moved(machine, start)
         self.kept[chosen] = moved
         return moved

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot, softplus
 from typing_extensions import Self
 
 from .log_partition import all_states, power
+from .supports import OneHotGroups
 
 
 class Units(nn.Module, ABC):
@@ -125,7 +126,7 @@ class BinaryUnits(Units):
 
     def sample(self, field: torch.Tensor) -> torch.Tensor:
         """A coin for each unit."""
-        return (torch.rand_like(field) < field.sigmoid()).to(field.dtype)
+        return torch.rand_like(field).lt_(field.detach().sigmoid())
 
     def field_of(self, mean: torch.Tensor) -> torch.Tensor:
         """The logit, of means kept away from 0 and 1."""
@@ -158,13 +159,12 @@ class SoftmaxUnits(Units):
         [1.0]
     """
 
-    support = constraints.independent(constraints.boolean, 1)
-
     def __init__(self, num_groups: int, num_classes: int) -> None:
         super().__init__(num_groups * num_classes)
         if num_classes < 2:
             raise ValueError(f"expected 2 classes or more, got {num_classes}")
         self.num_groups, self.num_classes = num_groups, num_classes
+        self.support = OneHotGroups(num_classes)
 
     def _grouped(self, field: torch.Tensor) -> torch.Tensor:
         groups: torch.Tensor = field.unflatten(-1, (self.num_groups, self.num_classes))

@@ -7,6 +7,7 @@ from .function import CompiledFunction
 from .graph import Graph, trace
 from .modules import modules_behind
 from .refusal import TracingError
+from .repeat import is_recording, repeat
 from .undo import without_trace
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "Graph",
     "TracingError",
     "device_only",
+    "is_recording",
     "modules_behind",
+    "repeat",
     "trace",
     "without_trace",
 ]

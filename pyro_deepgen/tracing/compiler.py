@@ -13,13 +13,19 @@ from torch._dynamo import lookup_backend
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 from torch.fx import GraphModule
 
+from .draws import draw_at_once
 from .matmul import choose_products
+from .repeat import compile_turns
 from .scalars import compute_scalars_once
 
 
 @torch.no_grad()
 def compiled(
-    module: GraphModule, arguments: Sequence[torch.Tensor], backend: str, mode: str | None
+    module: GraphModule,
+    arguments: Sequence[torch.Tensor],
+    backend: str,
+    mode: str | None,
+    checks: bool = True,
 ) -> Callable[..., Any]:
     """Compile a graph, now.
 
@@ -31,19 +37,23 @@ def compiled(
         arguments: arguments to compile for.
         backend: backend of ``torch.compile``.
         mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
+        checks: whether each call checks the shapes of its arguments, for the same backend only.
 
     Raises:
         RuntimeError: if the compiler needs a C++ compiler and finds none.
     """
     module = GraphModule(torch.nn.Module(), copy.deepcopy(module.graph))
+    turns = compile_turns(module, lambda step, given: compiled(step, given, backend, mode))
     if backend == "inductor":
         choose_products(module)
         compute_scalars_once(module)
+        draw_at_once(module)
     for node in module.graph.nodes:
         node.meta.clear()  # the compiler makes examples of its own
     options: dict[str, Any] = {}
-    if mode is not None:
-        options["config_patches"] = torch._inductor.list_mode_options(mode)
+    if backend == "inductor":
+        patches = torch._inductor.list_mode_options(mode) if mode is not None else {}
+        options["config_patches"] = patches if checks else {**patches, "size_asserts": False}
     try:
         run: Callable[..., Any] = lookup_backend(backend)(module, list(arguments), **options)
     except (InvalidCxxCompiler, InductorError) as error:
@@ -54,4 +64,14 @@ def compiled(
             "clang++ and name it in the environment variable CXX, or run the recorded operations "
             'as they are (backend=None; in fit, compile="recorded")'
         ) from error
-    return run
+    return _Kept(run, turns) if turns else run
+
+
+class _Kept:
+    """A compiled graph and what must stay as long as it."""
+
+    def __init__(self, run: Callable[..., Any], *others: Any) -> None:
+        self._run, self._others = run, others
+
+    def __call__(self, *given: torch.Tensor) -> Any:
+        return self._run(*given)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from .compiler import compiled
 from .device_only import device_only
 from .refusal import Readings, refusal
+from .repeat import Turn, recorded_turns
 from .replay import Replay
 from .undo import without_trace
 
@@ -28,6 +30,7 @@ class Graph:
         captured: the tensors that the program reached without being given them (parameters,
             buffers, constants), by reference: the graph sees what an optimiser changes in place.
         readings: those of them whose values Python has read, with copies.
+        turns: steps that the graph takes many times.
 
     Example:
         >>> import torch
@@ -40,11 +43,21 @@ class Graph:
     """
 
     def __init__(
-        self, module: GraphModule, captured: list[torch.Tensor], readings: Readings
+        self,
+        module: GraphModule,
+        captured: list[torch.Tensor],
+        readings: Readings,
+        turns: Sequence[Turn] = (),
     ) -> None:
         self.module, self.captured, self._readings = module, captured, readings
+        self._turns = turns
         self._run: Callable[..., Any] = module
         self._replay: Replay | None = None
+
+    @property
+    def readings(self) -> Readings:
+        """Tensors whose values Python has read, with copies."""
+        return self._readings
 
     def reads_hold(self) -> bool:
         """Whether the tensors whose values Python has read still have these values."""
@@ -52,7 +65,11 @@ class Graph:
 
     @torch.no_grad()
     def compile(
-        self, inputs: Sequence[torch.Tensor], backend: str = "inductor", mode: str | None = None
+        self,
+        inputs: Sequence[torch.Tensor],
+        backend: str = "inductor",
+        mode: str | None = None,
+        checks: bool = True,
     ) -> None:
         """Compile the operations, now.
 
@@ -62,12 +79,14 @@ class Graph:
             inputs: inputs to compile for.
             backend: backend of ``torch.compile``.
             mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
+            checks: whether each call checks the shapes of all tensors, which takes as long as a
+                small graph. Without, nobody may change the shape of a captured tensor.
 
         Raises:
             RuntimeError: if the compiler needs a C++ compiler and finds none.
         """
         arguments = [*self.captured, *inputs]
-        self._run = compiled(self.module, arguments, backend, mode)
+        self._run = compiled(self.module, arguments, backend, mode, checks)
         if Replay.suits(arguments):
             self._replay = Replay(self._run, self.captured, inputs)
 
@@ -78,6 +97,15 @@ class Graph:
             return self._replay(*inputs)
         outputs: list[torch.Tensor] = self._run(*self.captured, *inputs)
         return outputs
+
+    def on(self, *inputs: torch.Tensor) -> Callable[[], list[torch.Tensor]]:
+        """Run the operations on these inputs at each call, which must be where gradients are off.
+
+        The tensors may change in place between calls.
+        """
+        if self._replay is not None:
+            return partial(self._replay, *inputs)
+        return partial(self._run, *self.captured, *inputs)
 
     @torch.no_grad()
     def interpret(self, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -118,8 +146,11 @@ def trace(function: Callable[..., list[torch.Tensor]], inputs: Sequence[torch.Te
     examples = [t.detach().requires_grad_(t.requires_grad) for t in inputs]
     with without_trace() as undo, device_only(), refusal(undo.has) as readings:
         undo.add(examples)
-        module = make_fx(function)(*examples)
-    return Graph(module, _lift_captured(module), readings)
+        with recorded_turns() as turns:
+            module = make_fx(function)(*examples)
+    for turn in turns:
+        readings += turn.readings
+    return Graph(module, _lift_captured(module), readings, turns)
 
 
 def _lift_captured(module: GraphModule) -> list[torch.Tensor]:

@@ -127,13 +127,22 @@ class _LastSite(Messenger):
 def _explain(error: RuntimeError, site: str | None) -> str:
     """Say which line needed a value, and after which site."""
     here = Path(__file__).parent
-    machinery = [here, here.parent / "infer"]
+    mcmc = here.parent / "mcmc"
+    machinery = [here, here.parent / "infer", mcmc]
     machinery += [Path(m.__file__ or "").parent for m in (torch, pyro)]
     frames = traceback.extract_tb(error.__traceback__)
     # Generated code has no file.
     frames = traceback.StackSummary([f for f in frames if not f.filename.startswith("<")])
     own = [f for f in frames if not any(p in Path(f.filename).parents for p in machinery)]
     reading = [f for f in frames if here not in Path(f.filename).parents]
+    # The first of the library's frames is what asked for the graph.
+    asking = [f for f in reading if here.parent in Path(f.filename).parents]
+    is_chain = bool(asking) and mcmc in Path(asking[0].filename).parents
+    otherwise = (
+        "make the kernel with compile=False"
+        if is_chain
+        else "train this program with pyro.infer.SVI"
+    )
     inner = reading[-1] if reading else frames[-1]
     where = own[-1] if own else inner
     through = "" if inner is where else f" (in {Path(inner.filename).name}, line {inner.lineno})"
@@ -141,6 +150,5 @@ def _explain(error: RuntimeError, site: str | None) -> str:
     return (
         f'{Path(where.filename).name}, line {where.lineno}, "{where.line}" needs the value of a '
         f"tensor{after}{through}. Python control flow, float(), .item(), print and x[mask] of a "
-        "value cannot be part of a graph: use torch.where or a mask, or train this program with "
-        "pyro.infer.SVI"
+        f"value cannot be part of a graph: use torch.where or a mask, or {otherwise}"
     )

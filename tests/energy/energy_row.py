@@ -31,12 +31,17 @@ class EnergyRow:
     # Steps after which a chain from `start` is as good as exact.
     chain_steps: int = 30
     has_context: bool = True
-    # Whether training follows the gradient of the likelihood, and not that of a bound.
-    follows_likelihood: bool = True
+    # What training climbs but for `log Z`, where that is not the likelihood but its best bound by
+    # mean field; with a mean field of its own.
+    bound: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
 
     @property
     def finite(self) -> bool:
         return self.log_cell is None
+
+    def climbed(self, machine: Any, value: torch.Tensor) -> torch.Tensor:
+        """What training climbs for some values, but for `log Z`."""
+        return (self.reference if self.bound is None else self.bound)(machine, value)
 
     def log_z(self, machine: Any) -> torch.Tensor:
         """The log normalising constant by the reference."""

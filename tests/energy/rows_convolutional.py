@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from pyro_deepgen.energy.convolutional_dbm import ConvolutionalDBM
 from pyro_deepgen.energy.convolutional_layers import ConvolutionalLayer
 from pyro_deepgen.energy.convolutional_rbm import ConvolutionalRBM
+from pyro_deepgen.energy.mean_field import MeanField
 from pyro_deepgen.energy.units import GaussianUnits
 from tests.energy.energy_row import EnergyRow
 
@@ -132,6 +134,46 @@ def reference(machine: Any, x: torch.Tensor) -> torch.Tensor:
     return (-torch.stack([energy for energy, _ in terms]) / machine.temperature).logsumexp(0)
 
 
+def mean_field_bound(machine: Any, x: torch.Tensor) -> torch.Tensor:
+    """The best bound of `reference` by independent blocks, of binary images ``(S, C, H, W)``.
+
+    The mean of the negative energy is linear in each block's probabilities, so that its slope is
+    the field that they follow.
+    """
+    weights, biases = parameters_of(machine)
+
+    def score(means: list[torch.Tensor]) -> torch.Tensor:
+        total = (x * biases[0][:, None, None]).sum((1, 2, 3))
+        below = x
+        for layer, weight, bias, mean in zip(
+            machine.layers, weights, biases[1:], means, strict=True
+        ):
+            field = fields_above(below, weight, bias, layer.padding)
+            total = total + (mean * field).sum((1, 2, 3))
+            below = blocks(mean, layer.pool_size).sum((-1, -3))
+        return total / machine.temperature
+
+    means = [torch.zeros(len(x), *shape, dtype=x.dtype) for shape in machine.shapes[1:]]
+    for _ in range(25):
+        for level, layer in enumerate(machine.layers):
+            means[level].requires_grad_()
+            (field,) = torch.autograd.grad(score(means).sum(), means[level])
+            weight = blocks(field, layer.pool_size).exp()
+            probs = weight / (1 + weight.sum((-1, -3), keepdim=True))
+            means[level] = probs.reshape(field.shape).detach()
+    entropy = torch.zeros(())
+    for mean, layer in zip(means, machine.layers, strict=True):
+        off = 1 - blocks(mean, layer.pool_size).sum((-1, -3))
+        entropy = entropy - (mean * mean.log()).sum((1, 2, 3)) - (off * off.log()).sum((1, 2, 3))
+    return score(means) + entropy
+
+
+def blocks(units: torch.Tensor, side: int) -> torch.Tensor:
+    """Detection units ``(S, K, H, W)`` by blocks, ``(S, K, H / C, C, W / C, C)``."""
+    height, width = units.shape[-2:]
+    return units.reshape(*units.shape[:2], height // side, side, width // side, side)
+
+
 def binary_images(machine: Any) -> torch.Tensor:
     """All binary images ``(S, C, H, W)``."""
     shape = tuple(machine.event_shape)
@@ -170,10 +212,18 @@ ROWS = [
     EnergyRow(
         "convolutional_dbm",
         ConvolutionalDBM,
-        small_dbm,
+        partial(small_dbm, mean_field=MeanField(40)),
         reference,
         binary_images,
         chain_steps=10,
-        follows_likelihood=False,
+        bound=mean_field_bound,
+    ),
+    EnergyRow(
+        "convolutional_dbm_clamped",
+        ConvolutionalDBM,
+        partial(small_dbm, clamped_steps=1),
+        reference,
+        binary_images,
+        chain_steps=10,
     ),
 ]

@@ -4,15 +4,12 @@
 
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 
 from pyro_deepgen.energy import boltzmann_machine
 from pyro_deepgen.energy.boltzmann_machine import BoltzmannMachine
 from pyro_deepgen.energy.colouring import colours
-from pyro_deepgen.mcmc import NUTS, run
 from tests.energy.rows_boltzmann import bits, boltzmann, ring
 from tests.energy.statistics import follows
 
@@ -85,41 +82,3 @@ def test_many_hidden_units_give_a_bound_that_says_so(
 def test_errors_tell_the_way_out(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_biases_that_are_a_site_have_a_posterior_by_nuts(float64: torch.dtype) -> None:
-    """The exact log Z is part of the potential: NUTS agrees with sums over a grid."""
-    machine = boltzmann(3)
-    data = bits(3)[[0, 3, 3, 7, 1]]
-
-    def scored(strength: torch.Tensor) -> torch.Tensor:
-        return machine.with_parameters(unit_bias=strength).log_prob(data).sum()
-
-    def model() -> None:
-        first = pyro.sample("first", dist.Normal(0.0, 1.0))
-        bias = torch.stack([first, first * 0, first * 0 - 0.5])
-        view = machine.with_parameters(unit_bias=bias)
-        with pyro.plate("data", 5):
-            pyro.sample("x", view, obs=data)
-
-    kernel = NUTS(model, compile=False)
-    chains = run(kernel, 60, warmup_steps=60, num_chains=40, progress=False)
-    draws = chains.get_samples(group_by_chain=True)["first"]
-    grid = torch.linspace(-6, 6, 1201)
-    with torch.no_grad():
-        log_likelihood = torch.stack([scored(torch.stack([g, g * 0, g * 0 - 0.5])) for g in grid])
-    posterior = (log_likelihood + dist.Normal(0.0, 1.0).log_prob(grid)).softmax(0)
-    of_chains = draws.mean(1)
-    error = of_chains.std() / len(of_chains) ** 0.5
-    assert (of_chains.mean() - posterior @ grid).abs() < 4 * error
-    # Without log Z it would be elsewhere.
-    energies = torch.stack(
-        [
-            -machine.with_parameters(unit_bias=torch.stack([g, g * 0, g * 0 - 0.5]))
-            .energy(data)
-            .sum()
-            for g in grid
-        ]
-    ).detach()
-    wrong = (energies + dist.Normal(0.0, 1.0).log_prob(grid)).softmax(0) @ grid
-    assert (of_chains.mean() - wrong).abs() > 10 * error

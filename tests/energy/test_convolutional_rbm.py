@@ -107,7 +107,7 @@ def test_conditionals_are_those_of_the_joint_energy() -> None:
     drawn = torch.stack([machine.sample_visible(hidden) for _ in range(2000)])
     error = (given_hidden * (1 - given_hidden) / 2000).sqrt()
     assert ((drawn.mean(0) - given_hidden).abs() < 4.7 * error).all()  # 4 of one, of 225
-    state = machine.sample_hidden(images[:1].expand(20_000, 1, 3, 3))
+    state = machine.sample_hidden(images[:1].expand(10_000, 1, 3, 3))
     assert p_value(counts_of(state, hidden), joint[0].softmax(0)) > FAILURE_RATE
 
     machine.pooling[0] = PlainMaxPooling(2)
@@ -117,7 +117,7 @@ def test_conditionals_are_those_of_the_joint_energy() -> None:
 
 def test_plain_max_pooling_leaves_the_density() -> None:
     machine = small_rbm()
-    images, draws = binary_images(machine), machine.exact_sample(20_000)
+    images, draws = binary_images(machine), machine.exact_sample(10_000)
     probs = reference(machine, images).softmax(0)
     assert p_value(counts_of(machine.transition(draws, 3), images), probs) > FAILURE_RATE
     machine.pooling[0] = PlainMaxPooling(2)

@@ -20,10 +20,9 @@ from pyro_deepgen.energy.mean_field import MeanField
 from pyro_deepgen.energy.mean_field_classifier import MeanFieldClassifier
 from pyro_deepgen.energy.multi_prediction import MultiPrediction
 from pyro_deepgen.energy.negative_phase import ContrastiveDivergence, PersistentChains
-from pyro_deepgen.energy.pretraining import of_one_copy, tied_rbm
+from pyro_deepgen.energy.pretraining import of_one_copy
 from pyro_deepgen.energy.rectified_units import RectifiedUnits
 from pyro_deepgen.energy.units import (
-    BinaryUnits,
     GaussianUnits,
     SoftmaxUnits,
 )
@@ -46,18 +45,20 @@ def bars_and_stripes() -> torch.Tensor:
 
 @pytest.mark.parametrize(("up", "down"), [(2, 1), (2, 2), (1, 2), (1, 1)])
 def test_a_tied_machine_counts_one_side_as_often_as_it_has_copies(up: int, down: int) -> None:
-    weight, b, c = torch.randn(3, 2), torch.randn(3), torch.randn(2)
-    rbm = tied_rbm(BinaryUnits(3), weight, b, c, up, down, ContrastiveDivergence())
+    machine = deep(3, (2,), temperature=1.5)
+    stage = machine.stage(1, up, down, ContrastiveDivergence())
+    rbm, weight = stage.rbm, machine.weight1 / 1.5
     v, h = bits(3)[5], bits(2)[1]
     copies = torch.cat([v] * up), torch.cat([h] * down)
     on = rbm.hidden_field(copies[0])[:2]
-    torch.testing.assert_close(on, up * v @ weight + c)
-    torch.testing.assert_close(rbm.visible_field(copies[1])[:3], down * weight @ h + b)
+    torch.testing.assert_close(on, up * v @ weight + machine.bias1 / 1.5)
+    below = down * weight @ h + machine.bias0 / 1.5
+    torch.testing.assert_close(rbm.visible_field(copies[1])[:3], below)
     # As many parameters as one copy, which all get a gradient.
     assert sum(p.numel() for p in rbm.parameters()) == 6 + 3 + 2
     rbm.log_prob(copies[0]).backward()
     assert all(p.grad is not None for p in of_one_copy(rbm))
-    torch.testing.assert_close(of_one_copy(rbm)[0], weight)
+    torch.testing.assert_close(of_one_copy(rbm)[0], machine.weight1)
 
 
 def test_stages_double_the_weights_and_leave_single_ones() -> None:
@@ -118,8 +119,8 @@ def test_bars_and_stripes_by_svi() -> None:
         9,
         (12, 6),
         weight_scale=0.1,
-        mean_field=MeanField(5),
-        negative_phase=PersistentChains(1000, num_steps=20),
+        mean_field=MeanField(4),
+        negative_phase=PersistentChains(500, num_steps=8),
     )
 
     class Program(PyroModule):
@@ -132,7 +133,7 @@ def test_bars_and_stripes_by_svi() -> None:
                 pyro.sample("x", self.machine, obs=x)
 
     # A high rate finds the modes, and the chains keep up with the low one at the end.
-    steps = 2500
+    steps = 2400
     optimizer = OneCycleLR(
         {
             "optimizer": torch.optim.Adam,

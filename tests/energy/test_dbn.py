@@ -102,12 +102,12 @@ def test_draws_follow_the_density() -> None:
     net, x = net_of().eval(), bits(4)
     with torch.no_grad():
         probs = net.log_prob(x).exp()
-        draws = net.sample((20_000,))
+        draws = net.sample((10_000,))
         assert follows(draws, x, probs, True)
         # A net that went down by its recognition would draw otherwise.
         wrong = copy.deepcopy(net)
         wrong.layers[0].generative_weight.copy_(net.layers[0].recognition_weight.mT)
-        assert not follows(wrong.sample((20_000,)), x, probs, True)
+        assert not follows(wrong.sample((10_000,)), x, probs, True)
 
 
 def test_impute_follows_the_conditional() -> None:
@@ -237,6 +237,36 @@ def test_gaussian_visible_units() -> None:
     assert abs(total) < 1e-6
     net.train().log_prob(x[::500]).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_a_context_shifts_the_top() -> None:
+    """Two contexts are two nets, of which each learns its own data."""
+    net, x = net_of((3, 2), context_dim=2).eval(), bits(4)
+    context = torch.tensor([[1.0, -0.5], [0.3, 2.0]])
+    both = net.condition(context)
+    with torch.no_grad():
+        found = both.log_prob(x[:, None])
+        torch.testing.assert_close(found.logsumexp(0), torch.zeros(2), atol=1e-9, rtol=0)
+        for i in range(2):
+            plain = net_of((3, 2)).eval()
+            plain.load_state_dict(net.state_dict(), strict=False)
+            moved = net.top.bias(context[i]).split((3, 2))
+            plain.top.visible_bias.add_(moved[0])
+            plain.top.hidden_bias.add_(moved[1])
+            torch.testing.assert_close(found[:, i], plain.log_prob(x))
+        draws = both.sample((12_000,))
+        assert draws.shape == (12_000, 2, 4)
+        assert all(follows(draws[:, i], x, found[:, i].exp(), True) for i in range(2))
+        assert both.expand((3, 2)).sample((5,)).shape == (5, 3, 2, 4)
+        assert (both.bound(x[:, None].expand(16, 2, 4), 200) < found + 0.3).all()
+    net.train().condition(context).log_prob(x[[3, 12]]).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    names = [dict(stage.loss.named_parameters()) for stage in net.stages()]
+    assert all(not any("bias.weight" in name for name in stage) for stage in names)
+    with pytest.raises(ValueError, match="condition"):
+        net.log_prob(x)
+    with pytest.raises(ValueError, match="takes no context"):
+        net_of((3, 2)).condition(context)
 
 
 def test_what_the_net_refuses() -> None:

@@ -14,7 +14,7 @@ from tests.energy.statistics import follows
 from tests.energy.table import ENERGIES
 
 pytestmark = pytest.mark.usefixtures("float64")
-DRAWS = 20_000
+DRAWS = 12_000
 
 
 def named(rows: list[EnergyRow]) -> dict[str, Any]:
@@ -91,7 +91,8 @@ def test_annealing_estimates_log_z(row: EnergyRow, too_large: None) -> None:
     values = row.values(machine)
     with pytest.raises(UnknownPartitionError, match="estimate_log_partition"):
         machine.log_prob(values)
-    found = machine.estimate_log_partition(400, 60, compile=False)
+    few = not row.finite  # where steps of the kernel take gradients
+    found = machine.estimate_log_partition(200 if few else 400, 40 if few else 60, compile=False)
     exact = row.log_z(machine).detach()
     assert 0 < found.standard_error < 0.2
     assert abs(found.value - exact) < 5 * found.standard_error

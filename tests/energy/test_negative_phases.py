@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from pyro_deepgen.energy.log_partition import all_states
 from pyro_deepgen.energy.negative_phase import ContrastiveDivergence, PersistentChains
 from pyro_deepgen.energy.negative_phase_fast_weights import FastWeights
 from pyro_deepgen.energy.negative_phase_tempered import TemperedChains
@@ -16,6 +15,8 @@ from pyro_deepgen.energy.neural_energy import NeuralEnergy
 from pyro_deepgen.energy.rbm import RBM
 from pyro_deepgen.energy.replay_buffer import ReplayBuffer
 from tests.energy.rows_boltzmann import Wavy, bits, boltzmann, rbm
+from tests.energy.rows_convolutional import small_dbm, small_rbm
+from tests.energy.rows_deep import deep
 from tests.energy.statistics import follows
 
 
@@ -101,13 +102,42 @@ def test_fast_weights_follow_the_equation(float64: torch.dtype) -> None:
     assert all("fast" not in name for name, _ in machine.named_parameters())
 
 
-def test_a_machine_with_hidden_units_keeps_all_of_them() -> None:
-    for phase in (FastWeights(20), TemperedChains(20, 3), ReplayBuffer(20, size=30)):
-        machine = boltzmann(3, 2)
-        machine.negative_phase = phase
-        machine.ready()
-        machine.log_prob(all_states(3, torch.zeros(()))).sum().backward()
-        assert machine.negative_phase(machine.all_units, bits(5)).shape == (20, 5)
+MACHINES = {
+    "boltzmann": lambda: boltzmann(3, 2),
+    "deep": lambda: deep(3, (2, 2)),
+    "convolutional": small_rbm,
+    "deep convolutional": small_dbm,
+}
+PHASES = {
+    "fast": lambda: FastWeights(20, 2),
+    "tempered": lambda: TemperedChains(20, 3),
+    "replay": lambda: ReplayBuffer(20, size=30),
+    "contrastive": lambda: ContrastiveDivergence(2),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("make", MACHINES)
+def test_machines_of_several_layers_learn_by_every_negative_phase(make: str, phase: str) -> None:
+    machine = MACHINES[make]()
+    machine.negative_phase = PHASES[phase]()
+    machine.ready()
+    data = machine.sample((20,))
+    machine.log_prob(data).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in machine.parameters())
+    units = machine.all_units
+    draws = machine.negative_phase(units, machine.complete(data))
+    assert draws.shape == (20, *units.event_shape)
+
+
+def test_fast_weights_of_a_deep_machine_follow_its_own_gradient(float64: torch.dtype) -> None:
+    machine = deep(3, (2, 2), negative_phase=FastWeights(50, rate=0.1, decay=0.9))
+    phase, data = machine.negative_phase, torch.bernoulli(torch.full((8, 3), 0.5))
+    state, expected = machine.complete(data), torch.zeros(3)
+    for _ in range(3):
+        draws = phase(machine.all_units, state)
+        expected = 0.9 * expected + 0.1 * (data.mean(0) - draws[:, :3].mean(0))
+    torch.testing.assert_close(phase.fast_bias0, expected)
 
 
 def test_a_replay_buffer_goes_on_and_begins_anew() -> None:

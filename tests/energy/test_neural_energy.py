@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only energies by networks can get wrong."""
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -72,6 +73,29 @@ def test_imputation_moves_only_what_is_not_known(float64: torch.dtype) -> None:
     probs = by_network(machine, column).softmax(0).detach()
     mean = probs @ column[:, 1]
     assert (draws[:, 1].mean() - mean).abs() < 4 * draws[:, 1].std() / 3000**0.5
+
+
+def test_the_kernel_is_made_once_and_not_copied() -> None:
+    made = []
+
+    def kernel(target: Any, **settings: Any) -> Any:
+        made.append(target)
+        return HMC(target, num_steps=2, step_size=0.1, **settings)
+
+    machine = NeuralEnergy(Bowl(2), 2, kernel=kernel, negative_phase=ReplayBuffer(5, 2, size=9))
+    for _ in range(3):
+        machine.log_prob(torch.zeros(4, 2)).sum().backward()
+        machine.expand((3,)).transition(torch.zeros(7, 2), 2)
+    machine.impute(torch.zeros(4, 2), torch.tensor([True, False]), 2)
+    assert len(made) == 1
+    other = copy.deepcopy(machine)
+    with torch.no_grad():  # each moves by its own energy
+        other.net.loc.fill_(1000.0)
+        other.net.log_precision.fill_(2.0)
+    assert (
+        other.transition(torch.zeros(50, 2), 1) - machine.transition(torch.zeros(50, 2), 1)
+    ).abs().mean() > 1
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize(

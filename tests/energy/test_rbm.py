@@ -4,11 +4,8 @@
 
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
 from pyro_deepgen.energy.log_partition import log_sum_of
@@ -17,7 +14,7 @@ from pyro_deepgen.energy.rbm import RBM
 from pyro_deepgen.energy.rbm_kinds import gaussian_rbm, multinomial_rbm, rectified_rbm
 from pyro_deepgen.energy.rectified_units import RectifiedUnits
 from pyro_deepgen.energy.units import BinaryUnits, FreeUnits, GaussianUnits, SoftmaxUnits
-from pyro_deepgen.latent import VAE, vae
+from pyro_deepgen.mcmc import BlockGibbs
 from tests.energy.rows_boltzmann import bits, rbm
 from tests.energy.statistics import follows
 
@@ -39,9 +36,9 @@ def test_units_sum_to_their_normaliser(units: Any, float64: torch.dtype) -> None
     scores = (units.statistic(states) * field).sum(-1) - units.self_energy(states)
     torch.testing.assert_close(scores.logsumexp(0), units.log_normalizer(field))
     torch.testing.assert_close(scores.softmax(0) @ states, units.mean(field))
-    draws = units.sample(field.expand(20_000, -1).contiguous())
+    draws = units.sample(field.expand(10_000, -1).contiguous())
     assert follows(draws, states, scores.softmax(0), True)
-    assert follows(FreeUnits(units, field).sample((20_000,)), states, scores.softmax(0), True)
+    assert follows(FreeUnits(units, field).sample((10_000,)), states, scores.softmax(0), True)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
@@ -54,7 +51,7 @@ def test_gaussian_units_at_a_temperature(temperature: float, float64: torch.dtyp
     scores = (units.statistic(grid) * field).sum(-1) - units.self_energy(grid)
     total = scores.logsumexp(0) + torch.tensor(0.001).log()
     torch.testing.assert_close(total, units.log_normalizer(field), atol=1e-6, rtol=0)
-    draws = units.sample(field.expand(20_000, 1))
+    draws = units.sample(field.expand(10_000, 1))
     assert follows(draws, grid, scores.softmax(0), False)
     # The variances are parameters of the units that were given, whatever the temperature.
     given = GaussianUnits(2)
@@ -116,7 +113,7 @@ def test_sums_in_parts_have_the_same_value_and_gradient(float64: torch.dtype) ->
 
 def test_hidden_units_come_with_the_visible_ones_on_request(float64: torch.dtype) -> None:
     machine = rbm(3, 2)
-    v, h = machine.sample_joint((20_000,))
+    v, h = machine.sample_joint((10_000,))
     pairs = torch.cat([bits(3)[:, None].expand(8, 4, 3), bits(2)[None].expand(8, 4, 2)], -1)
     pairs = pairs.flatten(0, 1)
     probs = (-machine.joint_energy(pairs[:, :3], pairs[:, 3:])).softmax(0)
@@ -137,35 +134,24 @@ def test_a_base_near_the_data_shortens_the_way(float64: torch.dtype) -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_annealing_by_another_kernel(float64: torch.dtype) -> None:
+    machine = rbm(4, 3)
+    made = []
+
+    def kernel(path: Any, **settings: Any) -> Any:
+        made.append(BlockGibbs(path, **settings))
+        return made[-1]
+
+    path = machine.anneal(kernel=kernel, compile=False, num_steps=30, num_chains=300)
+    assert len(made) == 1
+    assert (path.log_z - machine.exact_log_partition()).abs() < 5 * path.standard_error
+
+
 def test_factories() -> None:
     assert isinstance(gaussian_rbm(4, 2).visible, GaussianUnits)
     machine = multinomial_rbm(3, 4, 2)
     assert machine.event_shape == (12,) and machine.sample((5,)).sum() == 15
     assert isinstance(rectified_rbm(4, 2).hidden, RectifiedUnits)
-
-
-def coins_of(logits: torch.Tensor) -> Any:
-    return dist.Bernoulli(logits=logits).to_event(1)
-
-
-@pytest.mark.parametrize("kind", ["binary", "gaussian"])
-def test_as_prior_of_a_vae(kind: str) -> None:
-    """The prior learns with the pair: by scores for binary latents, by paths for real ones."""
-    x = torch.bernoulli(torch.full((40, 6), 0.3))
-    if kind == "binary":
-        prior = RBM(3, 2, weight_scale=0.3, negative_phase=PersistentChains(50))
-        pair = VAE(nn.Linear(6, 3), nn.Linear(3, 6), 3, prior=prior, posterior=coins_of)
-    else:
-        prior = RBM(GaussianUnits(2), 2, weight_scale=0.3)
-        pair = vae(6, 2, (8,), prior=prior)
-    before = {name: p.detach().clone() for name, p in pair.named_parameters()}
-    optim = pyro.optim.Adam({"lr": 0.01})
-    svi = SVI(pair.model, pair.guide, optim, Trace_ELBO())
-    losses = [svi.step(x) for _ in range(5)]
-    assert all(torch.tensor(losses).isfinite())
-    still = [n for n, p in pair.named_parameters() if torch.equal(p, before[n])]
-    assert still == []
-    assert pair.sample(4).shape == (4, 6)
 
 
 def test_contexts_through_a_network_learn() -> None:

@@ -8,19 +8,15 @@ import math
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, Predictive, Trace_ELBO
-from torch import nn
+from pyro.infer import SVI, Trace_ELBO
 
 from pyro_deepgen.energy.boltzmann_machine import BoltzmannMachine
-from pyro_deepgen.energy.log_partition import UnknownPartitionError
-from pyro_deepgen.energy.machine import Machine
 from pyro_deepgen.energy.negative_phase import PersistentChains
 from pyro_deepgen.energy.rbm import RBM
 from pyro_deepgen.infer import CompiledSVI
-from tests.energy.rows_boltzmann import bits, rbm
+from tests.energy.rows_boltzmann import bits
 
 
 def bars_and_stripes() -> torch.Tensor:
@@ -50,25 +46,23 @@ def learned_log_prob(machine: Any, num_steps: int, first_rate: float) -> float:
 @pytest.mark.slow
 def test_an_rbm_learns_bars_and_stripes() -> None:
     machine = RBM(
-        9, 12, weight_scale=0.1, centred=True, negative_phase=PersistentChains(500, num_steps=10)
+        9, 12, weight_scale=0.1, centred=True, negative_phase=PersistentChains(500, num_steps=20)
     )
     assert abs(learned_log_prob(machine, 2000, 0.05) + math.log(14)) < 0.05
 
 
 @pytest.mark.slow
 def test_a_boltzmann_machine_learns_bars_and_stripes() -> None:
-    couplings = torch.ones(17, 17, dtype=torch.bool)
-    couplings[9:, 9:] = False  # so that hidden units are drawn at once
+    """All its units are coupled, also visible ones among each other, and hidden ones."""
     machine = BoltzmannMachine(
         9,
-        8,
-        couplings=couplings,
+        6,
         weight_scale=0.1,
-        positive_steps=1,
+        positive_steps=3,
         centred=True,
-        negative_phase=PersistentChains(500, num_steps=6),
+        negative_phase=PersistentChains(500, num_steps=4),
     )
-    assert abs(learned_log_prob(machine, 1500, 0.05) + math.log(14)) < 0.05
+    assert abs(learned_log_prob(machine, 2000, 0.05) + math.log(14)) < 0.05
 
 
 # ---------------------------------------------------------------- modes
@@ -150,63 +144,12 @@ def test_recorded_steps_move_chains_and_learn(make: Any) -> None:
     """One graph holds the Gibbs steps; the chains go on in it, and the data become likely."""
     machine = make()
     x = torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(20, 4)
-    optim = pyro.optim.Adam({"lr": 0.05})
+    optim = pyro.optim.Adam({"lr": 0.1})
     svi = CompiledSVI(model_of(machine), lambda x: None, optim, Trace_ELBO(), backend=None)
     seen = []
-    for _ in range(60):
+    for _ in range(30):
         svi.step(x)
         seen.append(machine.negative_phase.chains.clone())
     assert not torch.equal(seen[-1], seen[-2])
     assert machine.eval().log_prob(x[0]) > math.log(0.25)
     assert (seen[-1][:, :4] - x[0]).abs().mean() < 0.4
-
-
-# ---------------------------------------------------------------- composition
-
-
-def test_inside_a_larger_model() -> None:
-    """A site before and a site after a machine, one of them latent."""
-    machine = rbm(3, 2)
-
-    class Story(pyro.nn.PyroModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.v, self.readout = machine, nn.Linear(3, 1)
-
-        def forward(self, y: torch.Tensor | None = None, size: int = 5) -> torch.Tensor:
-            scale = pyro.sample("scale", dist.LogNormal(0.0, 0.1))
-            with pyro.plate("data", size):
-                v = pyro.sample("v", self.v)
-                return pyro.sample("y", dist.Normal(self.readout(v)[..., 0], scale), obs=y)
-
-    story = Story()
-    y = story()
-    draws = Predictive(story, num_samples=7)()
-    assert draws["v"].shape == (7, 5, 3) and draws["y"].shape == (7, 5)
-    story.eval()
-    trace = pyro.poutine.trace(pyro.poutine.condition(story, {"v": bits(3)[:5]})).get_trace(y)
-    expected = machine.log_prob(bits(3)[:5]).sum()
-    torch.testing.assert_close(trace.nodes["v"]["fn"].log_prob(bits(3)[:5]).sum(), expected)
-    assert trace.log_prob_sum().isfinite()
-
-
-def test_biases_from_another_site_need_an_exact_constant(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine = rbm(4, 3)
-    bias = torch.tensor([0.1, 0.2, -0.3, 1.0], requires_grad=True)
-    view = machine.with_parameters(visible_bias=bias)
-    assert view.log_prob(bits(4)).exp().sum().item() == pytest.approx(1, abs=1e-5)
-    x = bits(4)[[3, 5]]
-    (found,) = torch.autograd.grad(view.log_prob(x).sum(), bias)
-    probs = view.log_prob(bits(4)).exp()
-    torch.testing.assert_close(found, x.sum(0) - 2 * probs @ bits(4))
-    with pytest.raises(ValueError, match="expected a value for one of"):
-        machine.with_parameters(visible_bias=bias[:3])
-    with pytest.raises(ValueError, match="expected a value for one of"):
-        machine.with_parameters(bias=bias)
-    monkeypatch.setattr(Machine, "is_small", property(lambda machine: False))
-    with pytest.raises(UnknownPartitionError, match="limit"):
-        view.log_prob(x)
-    with pytest.raises(UnknownPartitionError, match="random"):
-        view.estimate_log_partition()
