@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import linear, one_hot
 
 from ..nn import MaskedLinear, as_order, as_size, as_sizes, spread_degrees
-from ..nn.degrees import as_degrees
+from ..nn.degrees import as_degrees, masks_of, require_same_counts
 from ..nn.slices import starts_of
 
 Step = Callable[[int, torch.Tensor], torch.Tensor]
@@ -69,13 +69,16 @@ class OneHotMaskedMLP(nn.Module):
         self.context_dim = context_dim
         sizes = as_sizes(hidden_dims, "hidden_dims")
         if degrees is None:
-            self._hidden = [spread_degrees(h, size, from_none=context_dim > 0) for h in sizes]
+            hidden = [spread_degrees(h, size, from_none=context_dim > 0) for h in sizes]
         else:
-            self._hidden = [as_degrees(layer, size) for layer in degrees]
-        indices = as_order(order, size)
+            hidden = [as_degrees(layer, size) for layer in degrees]
+        self._num_hidden = len(hidden)
+        for i, layer in enumerate(hidden):
+            given = degrees is not None
+            self.register_buffer(f"degrees_{i}", torch.tensor(layer), persistent=given)
         self.order: torch.Tensor
-        self.register_buffer("order", torch.tensor(indices))
-        ends = self._degrees(indices)
+        self.register_buffer("order", torch.tensor(as_order(order, size)))
+        ends = [each.tolist() for each in self.degrees()]
         contexts = [context_dim] + [0] * len(sizes)
         scales = [1.0] * len(sizes) + [0.1]  # as in MaskedMLP: the last layer starts small
         self.layers = nn.ModuleList(
@@ -87,25 +90,38 @@ class OneHotMaskedMLP(nn.Module):
         if skip:
             self.skip = MaskedLinear(ends[0], ends[-1], context_dim=context_dim, scale=0.1)
 
-    def _degrees(self, order: Sequence[int]) -> list[list[int]]:
-        """Return the degrees of the inputs, of the units of each layer, and of the outputs."""
-        places = [0] * self.num_variables
-        for place, variable in enumerate(order):
-            places[variable] = place
-        inputs = [place + 1 for place in places for _ in range(self.num_classes)]
-        outputs = [place for place in places for _ in range(self.num_parameters)]
-        return [inputs, *self._hidden, outputs]
+    def degrees(self) -> list[torch.Tensor]:
+        """The degrees of the inputs, of the units of each layer, and of the outputs."""
+        places = self.order.argsort()
+        inputs = (places + 1).repeat_interleave(self.num_classes)
+        outputs = places.repeat_interleave(self.num_parameters)
+        return [inputs, *self._hidden_degrees(), outputs]
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Return all parameters, ``(*batch, D, P)``, from classes ``(*batch, D)``."""
+    def _hidden_degrees(self) -> list[torch.Tensor]:
+        return [self.get_buffer(f"degrees_{i}") for i in range(self._num_hidden)]
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        degrees: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return all parameters, ``(*batch, D, P)``, from classes ``(*batch, D)``.
+
+        Args:
+            x: classes.
+            context: contexts of shape ``(*batch, context_dim)``; batch shapes broadcast.
+            degrees: as of :meth:`degrees`, to use the weights under other masks.
+        """
         dtype = next(self.parameters()).dtype
         inputs = one_hot(x.long(), self.num_classes).flatten(-2).to(dtype)
         first, *rest = self.layers
-        output: torch.Tensor = first(inputs, context)
-        for activation, layer in zip(self.activations, rest, strict=True):
-            output = layer(activation(output))
+        masks = masks_of(degrees, len(self.layers))
+        output: torch.Tensor = first(inputs, context, masks[0])
+        for activation, layer, mask in zip(self.activations, rest, masks[1:-1], strict=True):
+            output = layer(activation(output), None, mask)
         if self.skip is not None:
-            output = output + self.skip(inputs, context)
+            output = output + self.skip(inputs, context, masks[-1])
         return output.reshape((*output.shape[:-1], self.num_variables, self.num_parameters))
 
     @torch.no_grad()
@@ -125,9 +141,17 @@ class OneHotMaskedMLP(nn.Module):
         """
         num, size = prod(batch_shape), self.num_variables
         layers = [layer for layer in self.layers if isinstance(layer, MaskedLinear)]
-        starts = [starts_of(degrees, size) for degrees in self._hidden]
+        by_degree = [degrees.argsort(stable=True) for degrees in self._hidden_degrees()]
+        starts = [starts_of(degrees.tolist(), size) for degrees in self._hidden_degrees()]
         weights = [layer.weight * layer.mask for layer in layers]
         biases = [_start(layer, batch_shape, num, context) for layer in layers[:1]]
+        inner: list[torch.Tensor] = [layer.bias for layer in layers]
+        for i, rows in enumerate(by_degree):  # slices of units are contiguous then
+            weights[i] = weights[i].index_select(0, rows)
+            weights[i + 1] = weights[i + 1].index_select(1, rows)
+            inner[i] = inner[i].index_select(0, rows)
+        if by_degree:
+            biases[0] = biases[0].index_select(1, by_degree[0])
         if self.skip is not None:
             weights.append(self.skip.weight * self.skip.mask)
             biases.append(_start(self.skip, batch_shape, num, context))
@@ -137,7 +161,7 @@ class OneHotMaskedMLP(nn.Module):
             entering.append(self._by_variable(weights[-1].mT, self.num_classes))
         last = self._by_variable(weights[len(layers) - 1], self.num_parameters)
         last_bias = self._by_variable(layers[-1].bias, self.num_parameters)
-        hidden = [biases[0].new_empty((num, len(degrees))) for degrees in self._hidden]
+        hidden = [biases[0].new_empty((num, len(rows))) for rows in by_degree]
         values = []
         for place, outputs in enumerate(self._outputs().unbind()):
             for i, known in enumerate(hidden):  # the units that see the variables before this one
@@ -147,7 +171,7 @@ class OneHotMaskedMLP(nn.Module):
                 else:
                     below = starts[i - 1][place + 1]
                     shown = weights[i][units, :below]
-                    sums = linear(hidden[i - 1][:, :below], shown, layers[i].bias[units])
+                    sums = linear(hidden[i - 1][:, :below], shown, inner[i][units])
                 known[:, units] = self.activations[i](sums)
             parts = [sums.index_select(1, outputs) for sums in biases[len(hidden[:1]) :]]
             if hidden:
@@ -172,9 +196,12 @@ class OneHotMaskedMLP(nn.Module):
         return self.order[:, None] * width + torch.arange(width, device=self.order.device)
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Let the masks follow the order that is loaded."""
+        """Let the masks follow the order and the degrees that are loaded."""
+        before = [each.tolist() for each in self.degrees()]
         super()._load_from_state_dict(*args)
-        ends = self._degrees(as_order(self.order.tolist(), self.num_variables))
+        as_order(self.order.tolist(), self.num_variables)
+        ends = [each.tolist() for each in self.degrees()]
+        require_same_counts(before, ends)
         parts = [*zip(self.layers, ends[:-1], ends[1:], strict=True)]
         if self.skip is not None:
             parts.append((self.skip, ends[0], ends[-1]))

@@ -15,7 +15,7 @@ from ..nn import as_sizes
 from .drawing import Drawing
 from .order_agnostic import OrderAgnostic
 from .outputs import BinaryOutput, Output
-from .running_sums import running_sums
+from .running_sums import by_variable, running_sums
 
 
 class OrderlessNADE(OrderAgnostic):
@@ -118,13 +118,14 @@ class OrderlessNADE(OrderAgnostic):
         in_weight, mask_weight = (
             w.index_select(0, order) for w in (self.in_weight, self.mask_weight)
         )
-        out_weight = self._by_variable(self.out.weight.mT).index_select(-2, order)  # (H, D, P)
+        out_weight = self._by_variable(self.out.weight.mT).index_select(-2, order)
+        out_weight = out_weight.movedim(-2, 0).contiguous()  # (D, H, P)
         values, start = x.index_select(-1, order), self._in_bias(context)
         pieces, place = [], 0
         for sums in running_sums(values, in_weight, start, self.output, mask_weight):
             end = place + sums.shape[-2]
             hidden = self._hidden(sums)
-            pieces.append(torch.einsum("...dh,hdp->...dp", hidden, out_weight[:, place:end]))
+            pieces.append(by_variable(hidden, out_weight[place:end]))
             place = end
         parameters = torch.cat(pieces, -2)
         return parameters.index_select(-2, order.argsort()) + self._out_bias(context)
@@ -142,7 +143,7 @@ class OrderlessNADE(OrderAgnostic):
         units = in_bias.shape[-1]
         sums = in_bias.expand((*batch_shape, units)).reshape(num, units)
         biases = out_bias.expand((*batch_shape, *out_bias.shape[-2:]))
-        biases = biases.reshape((num, *out_bias.shape[-2:])).index_select(1, order)
+        shifts = biases.reshape((num, *out_bias.shape[-2:])).index_select(1, order).unbind(1)
         in_weights, mask_weights = (
             w.index_select(0, order).unbind() for w in (self.in_weight, self.mask_weight)
         )
@@ -151,7 +152,7 @@ class OrderlessNADE(OrderAgnostic):
         values = []
         for place in range(len(order)):
             hidden = self._hidden(sums)
-            parameters = torch.addmm(biases[:, place], hidden, out_weights[place])
+            parameters = torch.addmm(shifts[place], hidden, out_weights[place])
             values.append(drawing(place, parameters))
             entering = self.output.encode(values[-1], sums)
             sums = torch.addmm(sums, entering, in_weights[place]) + mask_weights[place]

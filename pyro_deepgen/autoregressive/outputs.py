@@ -176,12 +176,15 @@ class CategoricalOutput(Output):
         return one_hot(value.long(), self.num_classes).to(like.dtype)
 
 
-def pick_class(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def pick_class(
+    logits: torch.Tensor, uniform: torch.Tensor, *, keepdim: bool = False
+) -> torch.Tensor:
     """Return the class in whose share of the unit interval a number lies.
 
     Args:
         logits: logits of the classes, ``(..., K)``.
         uniform: numbers from 0 to 1, ``(..., 1)``.
+        keepdim: whether to return ``(..., 1)`` instead of ``(...)``.
 
     Example:
         >>> import torch
@@ -189,4 +192,4 @@ def pick_class(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         [0, 0, 1]
     """
     ends = logits.softmax(-1).cumsum(-1)[..., :-1]  # rounding of the last one cannot matter
-    return (uniform >= ends).sum(-1)
+    return (uniform >= ends).sum(-1, keepdim=keepdim)

@@ -135,6 +135,6 @@ class MixtureOutput(Output):
         """A component by the first number, and a value of it by the second."""
         logits, loc, log_scale = parameters.chunk(3, -1)
         uniform, standard = noise.split(1, -1)
-        k = pick_class(logits, uniform).unsqueeze(-1)
-        drawn: torch.Tensor = loc.gather(-1, k) + log_scale.gather(-1, k).exp() * standard
-        return drawn.squeeze(-1)
+        k = pick_class(logits, uniform, keepdim=True)
+        scale = log_scale.gather(-1, k).exp()
+        return torch.addcmul(loc.gather(-1, k), scale, standard).squeeze(-1)

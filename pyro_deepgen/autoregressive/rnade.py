@@ -87,7 +87,7 @@ class RNADE(SharedWeights):
 
     def activate(self, sums: torch.Tensor, variables: torch.Tensor) -> torch.Tensor:
         """Rectified units of scaled sums."""
-        return (sums * self.activation_scale[variables].unsqueeze(-1)).relu()
+        return (sums * self.activation_scale.index_select(0, variables).unsqueeze(-1)).relu()
 
     def conditionals(
         self, x: torch.Tensor, context: torch.Tensor | None = None, component: int = 0

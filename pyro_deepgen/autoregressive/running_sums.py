@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch.nn.functional import linear
 
 from .outputs import Output
 
-BLOCK = 32
+BLOCK = 16
 """Variables whose sums are in memory at once: all of them would leave the processor's caches."""
 
 
@@ -40,19 +41,49 @@ def running_sums(
         >>> [sums.flatten().tolist() for sums in running_sums(x, weight, start, BinaryOutput())]
         [[0.0, 1.0, 2.0]]
     """
-    batch = torch.broadcast_shapes(x.shape[:-1], start.shape[:-1])
-    total = start.unsqueeze(-2).expand((*batch, 1, start.shape[-1]))
+    total, dims = start, x.dim() - 1
     for low in range(0, x.shape[-1], BLOCK):
-        inputs, weights = (
-            output.encode(x[..., low : low + BLOCK], weight),
-            weight[low : low + BLOCK],
-        )
+        inputs = output.encode(x[..., low : low + BLOCK], weight)
+        weights = weight[low : low + BLOCK]
+        num, width = len(weights), weight.shape[-1]
+        before = weight.new_ones(num, num).tril(-1)
+        # Products with a triangle of ones are quicker than a cumulative sum, above all backwards.
+        # The variables come first in memory, as the products of the outputs want them.
         if output.num_inputs == 1:
-            steps = inputs * weights.squeeze(-2)
+            values = inputs.squeeze(-1)
+            shown = before.bool().reshape(num, *[1] * dims, num)
+            seen = torch.where(shown, values, torch.zeros_like(values))  # infinity times 0 is none
+            sums = linear(seen, weights.squeeze(-2).mT)
+            steps = linear(values, weights.squeeze(-2).mT)
         else:
-            steps = torch.einsum("...de,deh->...dh", inputs, weights)
+            each = torch.einsum("...de,deh->d...h", inputs, weights)
+            sums = (before @ each.reshape(num, -1)).reshape(each.shape)
+            steps = each.sum(0)
         if shift is not None:
-            steps = steps + shift[low : low + BLOCK]
-        sums = torch.cat([total, steps.expand((*batch, *steps.shape[-2:]))], -2).cumsum(-2)
-        total = sums[..., -1:, :]
-        yield sums[..., :-1, :]
+            shifts = shift[low : low + BLOCK]
+            sums = sums + (before @ shifts).reshape(num, *[1] * dims, width)
+            steps = steps + shifts.sum(0)
+        yield (total + sums).movedim(0, -2)
+        total = total + steps
+
+
+def by_variable(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    r"""Return :math:`V_d h_d` of some variables, each with a matrix of its own.
+
+    Args:
+        hidden: :math:`h_d`, of shape ``(*batch, n, H)``.
+        weight: :math:`V_d`, of shape ``(n, H, P)``.
+
+    Returns:
+        Products of shape ``(*batch, n, P)``.
+
+    Example:
+        >>> import torch
+        >>> hidden, weight = torch.randn(5, 3, 4), torch.randn(3, 4, 2)
+        >>> both = [by_variable(hidden, weight), (hidden.unsqueeze(-2) @ weight).squeeze(-2)]
+        >>> torch.allclose(*both, atol=1e-6)
+        True
+    """
+    if weight.shape[-1] == 1:  # products of a matrix and a vector are slow in batches
+        return (hidden * weight.squeeze(-1)).sum(-1, keepdim=True)
+    return torch.einsum("...dh,dhp->...dp", hidden, weight)

@@ -14,7 +14,7 @@ from ..nn import as_order, as_size
 from .autoregressive_distribution import AutoregressiveDistribution
 from .drawing import Drawing
 from .outputs import Output
-from .running_sums import running_sums
+from .running_sums import by_variable, running_sums
 
 
 class SharedWeights(AutoregressiveDistribution):
@@ -100,7 +100,7 @@ class SharedWeights(AutoregressiveDistribution):
         for sums in blocks:
             end = place + sums.shape[-2]
             hidden = self.activate(sums, order[place:end])
-            pieces.append(torch.einsum("...dh,dhp->...dp", hidden, out_weight[place:end]))
+            pieces.append(by_variable(hidden, out_weight[place:end]))
             place = end
         return torch.cat(pieces, -2).index_select(-2, order.argsort()) + out_bias
 
@@ -117,14 +117,14 @@ class SharedWeights(AutoregressiveDistribution):
         units = in_bias.shape[-1]
         sums = in_bias.expand((*batch_shape, units)).reshape(num, units)
         biases = out_bias.expand((*batch_shape, *out_bias.shape[-2:]))
-        biases = biases.reshape((num, *out_bias.shape[-2:])).index_select(1, order)
+        shifts = biases.reshape((num, *out_bias.shape[-2:])).index_select(1, order).unbind(1)
         in_weights, out_weights = (
             w.index_select(0, order).unbind() for w in (self.in_weight, self.out_weight)
         )
         values = []
         for place, variable in enumerate(order.split(1)):
             hidden = self.activate(sums, variable)
-            parameters = torch.addmm(biases[:, place], hidden, out_weights[place])
+            parameters = torch.addmm(shifts[place], hidden, out_weights[place])
             values.append(drawing(place, parameters))
             sums = torch.addmm(sums, self.output.encode(values[-1], sums), in_weights[place])
         made = torch.stack(values, -1).index_select(-1, order.argsort())

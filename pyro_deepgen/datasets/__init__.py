@@ -7,6 +7,7 @@ from pyro_deepgen.datasets.binarization import BINARIZATIONS, Binarize, binarize
 from pyro_deepgen.datasets.dataset import DataScale, Dataset
 from pyro_deepgen.datasets.dequantization import dequantize, dequantized_scale, quantize
 from pyro_deepgen.datasets.images import PROTOCOLS, digits, frey_faces, mnist
+from pyro_deepgen.datasets.mu_law import MuLaw
 from pyro_deepgen.datasets.potentials import POTENTIALS, Potential, potential
 from pyro_deepgen.datasets.toy import TOYS, toy
 
@@ -18,6 +19,7 @@ __all__ = [
     "Binarize",
     "DataScale",
     "Dataset",
+    "MuLaw",
     "Potential",
     "binarize",
     "dequantize",

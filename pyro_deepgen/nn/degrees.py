@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from operator import index
+
+import torch
 
 from .sizes import as_size
 
@@ -42,7 +45,7 @@ def spread_degrees(num_units: int, num_variables: int, *, from_none: bool = Fals
 
 
 def as_degrees(degrees: Sequence[int], num_variables: int) -> list[int]:
-    """Read the degrees of a layer's units, and sort them.
+    """Read the degrees of a layer's units.
 
     Args:
         degrees: whole numbers from 0 to ``num_variables - 1``, in any order.
@@ -52,14 +55,14 @@ def as_degrees(degrees: Sequence[int], num_variables: int) -> list[int]:
         ValueError: if there are none, or one is not such a number.
 
     Example:
-        >>> as_degrees([2, 0, 1], 3)
-        [0, 1, 2]
+        >>> as_degrees((2, 0, 1), 3)
+        [2, 0, 1]
     """
     try:
-        numbers = sorted(index(degree) for degree in degrees)
+        numbers = [index(degree) for degree in degrees]
     except TypeError:
         numbers = []
-    if not numbers or numbers[0] < 0 or numbers[-1] >= num_variables:
+    if not numbers or min(numbers) < 0 or max(numbers) >= num_variables:
         raise ValueError(
             f"expected as degrees of a hidden layer whole numbers from 0 to {num_variables - 1}, "
             f"the numbers of variables that its units see, got {degrees!r}"
@@ -93,3 +96,44 @@ def as_order(order: Sequence[int] | None, num_variables: int) -> list[int]:
             f"{order!r}"
         )
     return numbers
+
+
+def masks_of(degrees: Sequence[torch.Tensor] | None, num_layers: int) -> list[torch.Tensor | None]:
+    """Return the mask of each layer, and that from the inputs to the outputs.
+
+    Args:
+        degrees: degrees of the inputs, of the units of each hidden layer, and of the outputs;
+            ``None`` for as many times ``None``.
+        num_layers: number of layers, the last one included.
+
+    Example:
+        >>> import torch
+        >>> masks_of([torch.tensor([1, 2]), torch.tensor([1, 2])], 1)[0]
+        tensor([[ True, False],
+                [ True,  True]])
+    """
+    if degrees is None:
+        return [None] * (num_layers + 1)
+    pairs = [*pairwise(degrees), (degrees[0], degrees[-1])]
+    return [units.unsqueeze(-1) >= inputs for inputs, units in pairs]
+
+
+def require_same_counts(before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]) -> None:
+    """Refuse degrees that are not the same ones in another order.
+
+    Args:
+        before: degrees of every layer.
+        after: those that have taken their place.
+
+    Raises:
+        ValueError: if one is there more or fewer times than before.
+
+    Example:
+        >>> require_same_counts([[1, 1, 2]], [[2, 1, 1]])
+    """
+    for layer, (old, new) in enumerate(zip(before, after, strict=True)):
+        if sorted(old) != sorted(new):
+            raise ValueError(
+                f"expected for layer {layer} the degrees {sorted(old)} in any order, as the "
+                f"network was made, got {sorted(new)}: make it with the degrees that are loaded"
+            )

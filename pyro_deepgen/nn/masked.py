@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
-from .degrees import as_degrees, as_order, spread_degrees
+from .degrees import as_degrees, as_order, masks_of, require_same_counts, spread_degrees
 from .sizes import as_size, as_sizes
 from .slices import Blocks, SlicedPass, Step, starts_of
 
@@ -81,9 +81,17 @@ class MaskedLinear(nn.Module):
             if self.context_weight is not None:
                 self.context_weight.uniform_(-1, 1).mul_(bound)
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Map inputs ``(*batch, in)`` and contexts ``(*batch, context_dim)``, which broadcast."""
-        y = linear(x, self.weight * self.mask, self.bias)
+    def forward(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Map inputs ``(*batch, in)`` and contexts ``(*batch, context_dim)``, which broadcast.
+
+        A ``mask`` takes the place of the layer's own.
+        """
+        y = linear(x, self.weight * (self.mask if mask is None else mask), self.bias)
         if self.context_dim == 0:
             return y
         assert context is not None
@@ -115,7 +123,7 @@ class MaskedMLP(nn.Module):
         context_dim: number of dimensions of a context that all units see.
         degrees: degrees of the units of every hidden layer, from 0 to :math:`D - 1`; by default
             spread evenly (:func:`spread_degrees`). A layer with fewer units than there are degrees
-            leaves some dependencies out.
+            leaves some dependencies out. Given ones are kept in the ``state_dict``.
         skip: whether the inputs also enter the last layer directly.
         activation: makes the nonlinearity that follows each hidden layer. It acts on every unit by
             itself, whatever the dimension of the units.
@@ -167,8 +175,11 @@ class MaskedMLP(nn.Module):
         indices = as_order(order, size)
         self.order: torch.Tensor  # in the state_dict: the weights mean nothing in another order
         self.register_buffer("order", torch.tensor(indices))
-        self._hidden_degrees = hidden
-        ends = self._degrees(indices)
+        self._num_hidden = len(hidden)
+        for i, layer in enumerate(hidden):
+            given = degrees is not None
+            self.register_buffer(f"degrees_{i}", torch.tensor(layer), persistent=given)
+        ends = [each.tolist() for each in self.degrees()]
         context_dims = [self.context_dim] + [0] * len(hidden)
         # The last layer starts small: equations are near the identity at parameters near 0.
         scales = [1.0] * len(hidden) + [0.1]
@@ -186,23 +197,24 @@ class MaskedMLP(nn.Module):
         )
         self.skip_blocks = Blocks(ends[0], ends[-1], size, own=False) if skip else None
 
-    def _degrees(self, order: Sequence[int]) -> list[list[int]]:
-        """Return the degrees of the inputs, of the units of each layer, and of the outputs."""
-        places = [0] * self.num_variables
-        for place, variable in enumerate(order):
-            places[variable] = place
-        return [
-            [place + 1 for place in places],
-            *self._hidden_degrees,
-            places * self.num_parameters,
-        ]
+    def degrees(self) -> list[torch.Tensor]:
+        """The degrees of the inputs, of the units of each layer, and of the outputs."""
+        places = self.order.argsort()
+        hidden = [self.get_buffer(f"degrees_{i}") for i in range(self._num_hidden)]
+        return [places + 1, *hidden, places.repeat(self.num_parameters)]
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        degrees: Sequence[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Return all parameters, ``(*batch, D, P)``.
 
         Args:
             x: variables of shape ``(*batch, D)``, as they are numbered.
             context: contexts of shape ``(*batch, context_dim)``; batch shapes broadcast.
+            degrees: as of :meth:`degrees`, to use the weights under other masks.
         """
         if x.dim() == 0 or x.shape[-1] != self.num_variables:
             raise ValueError(
@@ -211,11 +223,12 @@ class MaskedMLP(nn.Module):
             )
         self._check_context(context)
         first, *rest = self.layers
-        output: torch.Tensor = first(x, context)
-        for activation, layer in zip(self.activations, rest, strict=True):
-            output = layer(activation(output))
+        masks = masks_of(degrees, len(self.layers))
+        output: torch.Tensor = first(x, context, masks[0])
+        for activation, layer, mask in zip(self.activations, rest, masks[1:-1], strict=True):
+            output = layer(activation(output), None, mask)
         if self.skip is not None:
-            output = output + self.skip(x, context)
+            output = output + self.skip(x, context, masks[-1])
         # Each parameter of all variables is contiguous, as an equation takes them.
         return output.reshape((*output.shape[:-1], self.num_parameters, self.num_variables)).mT
 
@@ -252,9 +265,12 @@ class MaskedMLP(nn.Module):
         return numbered.mT.reshape((*batch_shape, self.num_variables))
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Let the masks follow the order that is loaded."""
+        """Let the masks follow the order and the degrees that are loaded."""
+        before = [each.tolist() for each in self.degrees()]
         super()._load_from_state_dict(*args)
-        ends = self._degrees(as_order(self.order.tolist(), self.num_variables))
+        as_order(self.order.tolist(), self.num_variables)
+        ends = [each.tolist() for each in self.degrees()]
+        require_same_counts(before, ends)
         parts = [*zip(self.layers, self.blocks, ends[:-1], ends[1:], strict=True)]
         if self.skip is not None and self.skip_blocks is not None:
             parts.append((self.skip, self.skip_blocks, ends[0], ends[-1]))

@@ -21,6 +21,8 @@ from pyro_deepgen.autoregressive import (
     OrderlessNADE,
 )
 from tests.autoregressive.models import changed
+from tests.autoregressive.rows_pixels import PIXEL_ROWS
+from tests.autoregressive.rows_wavenet import WAVENET_ROWS
 
 WIDE = ((-12.0, 12.0), (-16.0, 16.0))
 Box = tuple[tuple[float, float], ...] | None
@@ -62,6 +64,14 @@ AUTOREGRESSIVE_ROWS: list[tuple[str, type, Callable[[], Any], Box]] = [
     ),
     ("made", MADE, seeded(lambda: MADE(4, (12,))), None),
     ("made_masks", MADE, seeded(lambda: MADE(4, (12,), num_masks=3)), None),
+    (
+        "made_shuffled",
+        MADE,
+        seeded(lambda: MADE(4, (12, 9), num_masks=3, shuffle_units=True)),
+        None,
+    ),
     ("made_gaussian", MADE, seeded(lambda: MADE(2, (6,), GaussianOutput()), 0.3), WIDE),
     ("made_categorical", MADE, seeded(lambda: MADE(3, (8,), CategoricalOutput(3))), None),
+    *PIXEL_ROWS,
+    *WAVENET_ROWS,
 ]

@@ -57,7 +57,7 @@ def test_means_over_orders_sum_to_one(name: str) -> None:
 def test_an_output_that_sees_its_own_variable_does_not_sum_to_one() -> None:
     model = changed(BINARY["made"](8))
     network = model.networks[0]
-    network.layers[-1].set_degrees([d - 1 for d in network._hidden_degrees[0]], list(range(8)))
+    network.layers[-1].set_degrees((network.degrees()[1] - 1).tolist(), list(range(8)))
     assert abs(float(total(model)) - 1) > 1e-3
 
 
