@@ -19,6 +19,7 @@ from .kernel import Kernel
 from .langevin import Langevin
 from .log_likelihood import LogLikelihood, annealed_log_likelihood
 from .mala import MALA
+from .metropolis import choose
 from .model_target import ModelTarget
 from .nuts import NUTS
 from .parallel_tempering import ParallelTempering
@@ -58,6 +59,7 @@ __all__ = [
     "TemperedTransitions",
     "ais",
     "annealed_log_likelihood",
+    "choose",
     "compiled",
     "pack",
     "run",

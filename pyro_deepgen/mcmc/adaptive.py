@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .compiled import compiled
 from .dual_averaging import DualAveraging
 from .kernel import Kernel
 from .mass_matrix import collect, end_window, metric_tuning, start_window
@@ -125,8 +126,13 @@ class Adaptive(Kernel):
 
     def learn(self, state: State, info: Info) -> None:
         """Take one step of all chains into account."""
-        if self.adapt_step_size:
-            self.averaging.update(info["accept_prob"].mean())
-        if self.collects_scale:
+        if self.adapt_step_size or self.collects_scale:
             position = pack(state, self.sites)
-            collect(self.tuning, position, position.new_ones(len(position)))
+            ones = position.new_ones(len(position))
+            self._learn_from(position, info["accept_prob"] if self.adapt_step_size else ones)
+
+    @compiled
+    def _learn_from(self, position: torch.Tensor, accept_prob: torch.Tensor) -> None:
+        if self.adapt_step_size:
+            self.averaging.update(accept_prob.mean())
+        collect(self.tuning, position, torch.ones_like(position[:, 0]))

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pyro.infer.autoguide.initialization import init_to_uniform
+
 from .distribution_target import DistributionTarget
 from .model_target import ModelTarget
 from .potential_target import PotentialTarget
@@ -30,20 +32,27 @@ def as_target(
         args: a model's arguments.
         kwargs: a model's keyword arguments.
         kernel: the kernel that will move the target, which says which discrete sites it moves
-            (``discrete_sites``) and whether ``program`` is its ``potential_fn``; or ``None``.
+            (``discrete_sites``), whether ``program`` is its ``potential_fn``, and where the chains
+            of a model start (``init_strategy``); or ``None``.
         before: the target that the kernel had before, or ``None``; it stays if only the values of
             the model's tensors differ, and with it the kernel's graphs.
         example: values ``(*shape)`` of one chain, which a potential function needs.
 
     Raises:
-        ValueError: for something else, and for arguments to what is no model.
+        ValueError: for something else, and for arguments or a strategy to what is no model.
     """
     keep = () if kernel is None else kernel.discrete_sites()
+    strategy = getattr(kernel, "init_strategy", None)
     is_potential = kernel is not None and program is kernel.potential_fn
     if isinstance(program, Target) or is_potential or _has_density(program):
         if args or kwargs:
             raise ValueError(
                 f"only a model takes arguments, not a {type(program).__name__}: leave them out"
+            )
+        if strategy is not None:
+            raise ValueError(
+                f"only a model takes an init_strategy, not a {type(program).__name__}: give "
+                "initial_params instead"
             )
         return _without_arguments(program, is_potential, before, example)
     if not callable(program):
@@ -51,11 +60,12 @@ def as_target(
             "expected a Pyro model, a distribution with log_prob, an object with energy(x), a "
             f"Target or a potential_fn, got {type(program).__name__}"
         )
-    same = isinstance(before, ModelTarget) and (before.model, before.keep) == (program, keep)
-    if same and before.update(args, kwargs):
-        assert isinstance(before, ModelTarget)
-        return before
-    return ModelTarget(program, args, kwargs, keep=keep)
+    strategy = strategy or init_to_uniform
+    if isinstance(before, ModelTarget) and (before.model, before.keep) == (program, keep):
+        before.init_strategy = strategy
+        if before.update(args, kwargs):
+            return before
+    return ModelTarget(program, args, kwargs, keep=keep, init_strategy=strategy)
 
 
 def _has_density(program: Any) -> bool:

@@ -11,11 +11,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide.initialization import InitMessenger
 from pyro.poutine.messenger import Messenger
 from torch.distributions import biject_to
 
 from .as_target import as_target
 from .model_target import ModelTarget
+from .one_of_many import one_of_many
 from .state import Values
 from .target import Target
 
@@ -110,15 +112,23 @@ class ProgramDraws:
 
     def __call__(self, num_chains: int) -> Values:
         """Draw ``num_chains`` values of every site, unconstrained."""
-        draws = []
-        # One after another: a program need not be written for an extra dimension on the left, and
-        # vmap cannot draw from most distributions.
-        for _ in range(num_chains):
-            with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
-                trace = poutine.trace(self.program).get_trace(*self.args, **self.kwargs)
-            draws.append({name: trace.nodes[name]["value"] for name in self.target.sites})
-        stacked = {name: torch.stack([d[name] for d in draws]) for name in self.target.sites}
-        return self.target.unconstrain(stacked)
+        numbers = torch.arange(num_chains, device=self.target.device)
+        try:
+            with one_of_many():
+                drawn = torch.func.vmap(self._draw, randomness="different")(numbers)
+        except (RuntimeError, ValueError):
+            # Some distributions draw for one chain only, and some programs run for one only.
+            draws = [self._draw(number) for number in numbers]
+            drawn = {name: torch.stack([d[name] for d in draws]) for name in self.target.sites}
+        return self.target.unconstrain(drawn)
+
+    def _draw(self, number: torch.Tensor) -> Values:
+        """The values of one chain; ``number`` makes each draw its own."""
+        with poutine.block(), torch.no_grad(), pyro.validation_enabled(False):
+            # By sample, since what rsample does in place vmap cannot do for each chain.
+            program = InitMessenger(lambda node: node["fn"].sample())(self.program)
+            trace: Any = poutine.trace(program).get_trace(*self.args, **self.kwargs)
+        return {name: trace.nodes[name]["value"] for name in self.target.sites}
 
 
 def as_base(
@@ -156,6 +166,7 @@ def as_base(
         base = dict.fromkeys(target.sites, base) if len(target.sites) == 1 else {"?": base}
     if isinstance(base, Mapping):
         _check_names(base, target)
+        _check_shapes(base, target)
         independent = Independent(base, target)
         _check_support({n: getattr(d, "support", None) for n, d in base.items()}, target)
         return Base(independent, independent.start, base)
@@ -203,6 +214,20 @@ def _check_names(names: Mapping[str, Any], target: Target) -> None:
             f"expected a base with the sites of the target, {sorted(target.sites)}, got "
             f"{sorted(names)}: give a dictionary from site to distribution, or a Pyro program"
         )
+
+
+def _check_shapes(distributions: Mapping[str, Any], target: Target) -> None:
+    for name, site in target.sites.items():
+        event = getattr(distributions[name], "event_shape", None)
+        if event is None:
+            continue
+        shape = torch.Size(getattr(distributions[name], "batch_shape", ())) + event
+        expected = torch.Size(site.transform.inverse_shape(site.shape))
+        if shape != expected:
+            raise ValueError(
+                f"expected a base of the shape {tuple(expected)} for the site {name!r}, got "
+                f"{tuple(shape)}: expand the distribution (expand([...]), to_event())"
+            )
 
 
 def _check_support(supports: Mapping[str, Any], target: Target) -> None:

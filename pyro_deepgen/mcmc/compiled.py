@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import wraps
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -16,6 +16,8 @@ from pyro_deepgen.tracing import Graph, trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Makes a nest of tuples, lists and dictionaries of its leaves.
+Rebuilt = Callable[[Iterator[torch.Tensor]], Any]
 
 
 class Compilable(Protocol):
@@ -29,7 +31,7 @@ class Compilable(Protocol):
     """
 
     compile: bool | str
-    graphs: dict[Hashable, tuple[Graph, Any]]
+    graphs: dict[Hashable, tuple[Graph, Rebuilt]]
 
 
 S = TypeVar("S", bound=Compilable)
@@ -64,42 +66,92 @@ def compiled(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, 
     def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if self.compile is False or get_proxy_mode() is not None:
             return method(self, *args, **kwargs)
-        tensors: list[torch.Tensor] = []
-        key: list[Hashable] = [method.__qualname__]
-        for arg in args:
-            if isinstance(arg, dict):
-                key.append(tuple(arg))
-                tensors.extend(arg.values())
-            else:
-                assert isinstance(arg, torch.Tensor)
-                tensors.append(arg)
-        # A view's layout would cost a graph of its own.
-        tensors = [t.contiguous() for t in tensors]
-        key.extend((t.shape, t.dtype, t.device) for t in tensors)
-        key.extend(v for name, v in vars(self).items() if name[0] != "_" and type(v) in _PLAIN)
-        found = self.graphs.get(tuple(key))
-        if found is None:
-            found = self.graphs[tuple(key)] = _record(self, method, args, tensors)
-        graph, spec = found
-        result: R = tree_unflatten(graph(*tensors), spec)
+        graph, rebuilt, tensors = _find(self, method, args)
+        result: R = rebuilt(iter(graph(*tensors)))
         return result
 
     return call
 
 
+def repeated(
+    bound: Callable[..., Any], *args: torch.Tensor | dict[str, torch.Tensor]
+) -> Callable[[], Any]:
+    """Calls of a compiled method with the same tensors, without a look at them in each.
+
+    What a call spends on its arguments is as much as a small graph takes. The tensors may change
+    in place between calls; the object's numbers, flags and strings must not.
+
+    Args:
+        bound: a method of an object, that gives a tuple of tensors, or nothing.
+        args: its arguments.
+
+    Returns:
+        A function without arguments, to be called where gradients are off.
+    """
+    owner: Any = getattr(bound, "__self__", None)
+    method: Any = getattr(bound, "__func__", None)
+    if owner.compile is False or get_proxy_mode() is not None or not hasattr(method, "__wrapped__"):
+        return partial(bound, *args)
+    graph, _, tensors = _find(owner, method.__wrapped__, args)
+    return graph.on(*tensors)
+
+
+def _find(
+    self: Compilable, method: Callable[..., Any], args: Any
+) -> tuple[Graph, Rebuilt, list[torch.Tensor]]:
+    tensors: list[torch.Tensor] = []
+    key: list[Hashable] = [method.__qualname__]
+    for arg in args:
+        if isinstance(arg, dict):
+            key.append(tuple(arg))
+            tensors.extend(arg.values())
+        else:
+            assert isinstance(arg, torch.Tensor)
+            tensors.append(arg)
+    # A view's layout would cost a graph of its own.
+    tensors = [t.contiguous() for t in tensors]
+    key.extend((t.shape, t.dtype, t.device) for t in tensors)
+    key.extend(v for name, v in vars(self).items() if name[0] != "_" and type(v) in _PLAIN)
+    found = self.graphs.get(tuple(key))
+    if found is None:
+        found = self.graphs[tuple(key)] = _record(self, method, args, tensors)
+    return *found, tensors
+
+
 def _record(
     self: Compilable, method: Callable[..., Any], args: Any, tensors: list[torch.Tensor]
-) -> tuple[Graph, Any]:
+) -> tuple[Graph, Rebuilt]:
     _, arguments = tree_flatten(args)
-    specs: list[Any] = []
+    nests: list[Rebuilt] = []
 
     def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
-        leaves, spec = tree_flatten(method(self, *tree_unflatten(list(given), arguments)))
-        specs.append(spec)
+        leaves: list[torch.Tensor] = []
+        nests.append(_taken_apart(method(self, *tree_unflatten(list(given), arguments)), leaves))
         return [leaf.contiguous() for leaf in leaves]
 
     examples = [t.detach() for t in tensors]
     graph = trace(outputs, examples)
     if self.compile != "recorded":
-        graph.compile(examples, "inductor" if self.compile is True else str(self.compile))
-    return graph, specs[-1]
+        backend = "inductor" if self.compile is True else str(self.compile)
+        # The key says the shapes, and what a kernel keeps does not change its own.
+        graph.compile(examples, backend, checks=False)
+    return graph, nests[-1]
+
+
+def _taken_apart(nest: Any, leaves: list[torch.Tensor]) -> Rebuilt:
+    """Put the leaves of a nest into a list; gives what rebuilds it, in little time."""
+    if isinstance(nest, torch.Tensor):
+        leaves.append(nest)
+        return next
+    if isinstance(nest, dict):
+        items = [(name, _taken_apart(value, leaves)) for name, value in nest.items()]
+        return lambda new: {name: rebuilt(new) for name, rebuilt in items}
+    if isinstance(nest, tuple | list):
+        parts, kind = [_taken_apart(part, leaves) for part in nest], type(nest)
+        return lambda new: kind([rebuilt(new) for rebuilt in parts])
+    if nest is None:
+        return lambda new: None
+    raise TypeError(
+        "expected a compiled method to give a nest of tensors, tuples, lists and dictionaries, "
+        f"got {type(nest).__name__} in it"
+    )

@@ -11,10 +11,9 @@ import torch
 
 from .compiled import compiled
 from .kernel import Kernel
-from .model_target import ModelTarget
-from .plate_terms import free_dims, plate_terms
 from .state import Info, State
 from .target import Site, Target
+from .tempered_terms import free_dims, plate_terms
 
 Plates = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -27,8 +26,8 @@ class DiscreteGibbs(Kernel):
 
     Elements of a plate that are independent given all else (the labels of a mixture) are drawn at
     once, by one evaluation of the model for each value; which these are is found out from the
-    model. Others (neighbours in a lattice, states of a Markov chain) are drawn one after the other,
-    each by as many evaluations.
+    model, also where it is tempered. Others (neighbours in a lattice, states of a Markov chain) are
+    drawn one after the other, each by as many evaluations.
 
     Args:
         target: a Pyro model, a discrete distribution with finite support, or a :class:`Target`.
@@ -91,7 +90,23 @@ class DiscreteGibbs(Kernel):
         return site.is_discrete and site.values is not None
 
     def bind(self, target: Target, sites: Sequence[str] | None = None) -> None:
-        """Let the kernel move some sites of a target."""
+        """Let the kernel move some sites of a target.
+
+        Raises:
+            ValueError: for a site that does not exist, that is continuous, or that has infinitely
+                many values.
+        """
+        chosen = sites if sites is not None else self._chosen_sites
+        for name in target.sites if chosen is None else chosen:
+            site = target.sites.get(name)
+            if site is not None and site.is_discrete and site.values is None:
+                raise ValueError(
+                    f"DiscreteGibbs draws by trying all values, and the site {name!r} has no "
+                    f"finite list of them (support {site.support}). Bound it, for instance by a "
+                    "Categorical over 0, ..., K with the probabilities that its distribution gives "
+                    "these, or write a kernel that proposes other values, whose suits() accepts "
+                    f"the site, and combine: Gibbs([(kernel, [{name!r}]), ...])"
+                )
         super().bind(target, sites)
         self.plates = None
 
@@ -177,8 +192,7 @@ class DiscreteGibbs(Kernel):
         }
         values[name] = tried.flatten(0, 1)
         if free:
-            assert isinstance(self.target, ModelTarget)
-            logits = plate_terms(self.target, values, free)
+            logits = plate_terms(self.target, name, values, free)
         else:
             logits = -self.target.potential(values)
         logits = torch.where(logits.isnan(), -torch.inf, logits)

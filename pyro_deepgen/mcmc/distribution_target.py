@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from pyro_deepgen.tracing import device_only
 
 from .finite_support import finite_values
+from .mixture_support import is_mixture
 from .one_of_many import without_nan
 from .reached import Reached
 from .starts import draw_starts, uniform_draws
@@ -32,7 +33,8 @@ class DistributionTarget(Target):
     .. math:: U(q) = E(x(q)) - \log \Bigl|\frac{\partial x}{\partial q}\Bigr|
 
     where :math:`E` is ``energy``, which need not be normalised, or minus ``log_prob`` where there
-    is no energy. All chains are evaluated as one batch.
+    is no energy. All chains are evaluated as one batch. They start uniformly in a cube of
+    unconstrained values; those of a ``MixtureSameFamily`` from its draws.
 
     Args:
         distribution: has ``energy(x)`` or ``log_prob(x)``, for values ``(C, *batch, *event)``, and
@@ -77,7 +79,7 @@ class DistributionTarget(Target):
             except NotImplementedError as error:
                 raise ValueError(
                     f"{type(distribution).__name__} has the support {support}, to which no "
-                    "bijection from unconstrained values is registered: see "
+                    f"bijection from unconstrained values is registered ({error}): see "
                     "torch.distributions.biject_to"
                 ) from error
             shape = torch.Size(transform.forward_shape(shape))
@@ -127,8 +129,9 @@ class DistributionTarget(Target):
 
     def _draw(self, num_chains: int) -> Values:
         site = self.sites[SITE]
-        if site.is_discrete and site.values is None:
-            return {SITE: self.distribution.sample((num_chains,)).to(site.dtype)}
+        # From one cube chains would find the modes of a mixture by other weights than its own.
+        if (site.is_discrete and site.values is None) or is_mixture(site.support):
+            return self.unconstrain({SITE: self.distribution.sample((num_chains,)).to(site.dtype)})
         return uniform_draws(self.sites, self.device, num_chains)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.distributions import constraints
+from torch.distributions.constraints import MixtureSameFamilyConstraint
 
 
 def finite_values(distribution: Any, like: torch.Tensor) -> torch.Tensor | None:
@@ -29,7 +30,7 @@ def finite_values(distribution: Any, like: torch.Tensor) -> torch.Tensor | None:
         [0.0, 1.0]
     """
     support = distribution.support
-    while isinstance(support, constraints.independent):
+    while isinstance(support, constraints.independent | MixtureSameFamilyConstraint):
         support = support.base_constraint
     values = None
     if isinstance(support, type(constraints.boolean)):

@@ -58,6 +58,12 @@ class Gibbs(Kernel):
     def __init__(self, kernels: Sequence[tuple[Kernel, str | Sequence[str]]]) -> None:
         if not kernels:
             raise ValueError("Gibbs expected a list of pairs (kernel, sites), got none")
+        for pair in kernels:
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise ValueError(
+                    f"Gibbs expected pairs (kernel, sites), got {type(pair).__name__}: write "
+                    'Gibbs([(HMC(model), ["loc"]), (DiscreteGibbs(model), ["label"])])'
+                )
         first = kernels[0][0]
         super().__init__(first.model, potential_fn=first.potential_fn, compile=False)
         self.kernels: list[Kernel] = []

@@ -14,6 +14,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro_deepgen.tracing import Graph
 
 from .as_target import as_target
+from .kernel_checks import check_state, check_step
 from .one_chain import OneChain
 from .starts import check_starts
 from .state import PRIVATE, Info, State, Values
@@ -78,6 +79,7 @@ class Kernel(MCMCKernel):
         self.sites: tuple[str, ...] = ()
         self._chosen_sites = sites
         self._initial_params: Values | None = None
+        self.init_strategy: Callable[..., Any] | None = None
         self._one_chain = OneChain(0)
 
     # ------------------------------------------------ what a new kernel writes
@@ -138,7 +140,8 @@ class Kernel(MCMCKernel):
             if site not in target.sites:
                 raise ValueError(
                     f"{name} is to move the site {site!r}, which the target does not have; it has "
-                    f"{sorted(target.sites)}"
+                    f"{sorted(target.sites)} (observed sites are none of them, nor discrete ones, "
+                    "which are summed out unless DiscreteGibbs moves them)"
                 )
             if not self.suits(target.sites[site]):
                 kind = "discrete" if target.sites[site].is_discrete else "continuous"
@@ -171,8 +174,10 @@ class Kernel(MCMCKernel):
             report: called after every step with the number of steps and its info.
         """
         self.start_warmup(state, num_steps)
+        step = self._first_step
         for i in range(num_steps):
-            state, info = self.step(state)
+            state, info = step(state)
+            step = self.step
             self.adapt(state, info, i + 1)
             if report is not None:
                 report(1, info)
@@ -196,14 +201,22 @@ class Kernel(MCMCKernel):
         """
         draws: list[Values] = []
         infos: list[Info] = []
+        step = self._first_step
         for _ in range(num_draws):
             for _ in range(thinning):
-                state, info = self.step(state)
+                state, info = step(state)
+                step = self.step
             draws.append(self.values(state))
             infos.append(info)
             if report is not None:
                 report(1, info)
         return state, _stacked(draws), _stacked(infos)
+
+    def _first_step(self, state: State) -> tuple[State, Info]:
+        """A step whose results are checked, since anybody may have written it."""
+        result = self.step(state)
+        check_step(f"{type(self).__name__}.step", result, state, self.target.sites)
+        return result
 
     def tuning_dict(self) -> dict[str, torch.Tensor]:
         """Copies of what was adapted, to be kept with a state."""
@@ -251,10 +264,12 @@ class Kernel(MCMCKernel):
         if chain.state is not None and chain.params is params:
             state = chain.state
         else:
-            state = self.init({name: value.unsqueeze(0) for name, value in params.items()})
+            start = {name: value.unsqueeze(0) for name, value in params.items()}
+            state = self.init(start)
+            check_state(f"{type(self).__name__}.init", state, start, self.target.sites)
         if chain.num_steps == 0 and chain.warmup_steps:
             self.start_warmup(state, chain.warmup_steps)
-        state, info = self.step(state)
+        state, info = self.step(state) if chain.num_steps else self._first_step(state)
         chain.count(info)
         if chain.num_steps <= chain.warmup_steps:
             self.adapt(state, info, chain.num_steps)
@@ -274,7 +289,7 @@ class Kernel(MCMCKernel):
 
     def cleanup(self) -> None:
         """Forget the start that was set: the next chain has its own."""
-        self._initial_params = None
+        self._initial_params, self.init_strategy = None, None
 
 
 def _stacked(items: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

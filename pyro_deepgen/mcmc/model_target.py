@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_uniform
 from pyro.poutine.util import prune_subsample_sites
 
 from .arguments import Arguments
+from .data_check import check_data, telling_what_is_unchecked
 from .enumeration import Enumerate, log_density
 from .model_sites import ModelSites, find_sites
 from .one_of_many import one_of_many, without_nan
@@ -46,7 +48,8 @@ class ModelTarget(Target):
     Raises:
         ValueError: for a model whose sites or supports vary from run to run, a subsampled plate, a
             discrete site that can neither be summed out nor is kept, a support without a bijection,
-            and for a model without latent sites; it names the site.
+            data outside of the support of their distribution, and for a model without latent sites;
+            it names the site.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -188,7 +191,8 @@ class ModelTarget(Target):
         return True
 
     def _look(self, arguments: Arguments) -> ModelSites:
-        found = [find_sites(self._prototype(arguments), self.keep) for _ in range(2)]
+        traces = [self._prototype(arguments) for _ in range(2)]
+        found = [find_sites(trace, self.keep) for trace in traces]
         if differing := found[0].differing(found[1]):
             raise ValueError(
                 "expected a model all of whose runs have the same sites with the same shapes and "
@@ -196,11 +200,13 @@ class ModelTarget(Target):
                 "site becomes a transformation of a site whose support does not (for instance "
                 "upper * pyro.sample('u', Uniform(0, 1)) with pyro.deterministic)"
             )
+        check_data(traces[0], partial(self._prototype, arguments))
         return found[0]
 
-    def _prototype(self, arguments: Arguments) -> Any:
+    def _prototype(self, arguments: Arguments, handler: Any = None) -> Any:
         model = InitMessenger(self._initial)(self.model)
-        with one_of_many(), torch.no_grad():
+        handler = handler or nullcontext()
+        with one_of_many(), telling_what_is_unchecked(), torch.no_grad(), handler:
             return poutine.trace(model).get_trace(*arguments.args, **arguments.kwargs)
 
     def _reach(self) -> Reached:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .compiled import compiled
+from .compiled import compiled, repeated
 from .hamiltonian import GRADIENT, POTENTIAL, Hamiltonian
 from .kernel import Report
 from .mass_matrix import collect
@@ -136,18 +136,17 @@ class NUTS(Hamiltonian):
             return state, {}, {}
         forest = self._forest(state)
         rows = len(forest["draws"]) - 1  # the last one is for what is not kept
-        draws, infos = [], []
+        draws = []
         for first in range(0, num_draws, rows):
             wanted = min(rows, num_draws - first)
             state = self._fill(state, forest, wanted, thinning, report)
             draws.append(forest["draws"][:wanted].clone())
-            infos.append(forest["infos"][:wanted].clone())
-        shapes = self.target.shapes(self.sites)
-        values = unpack(torch.cat(draws).mT, shapes)
+        kept, shapes = torch.cat(draws), self.target.shapes(self.sites)
+        values = unpack(kept[:, : -len(INFOS)].mT, shapes)
         for name in self.target.sites:
             if name not in values:
                 values[name] = state[name].expand(num_draws, *state[name].shape)
-        return state, {name: values[name] for name in self.target.sites}, _info(torch.cat(infos))
+        return state, {name: values[name] for name in self.target.sites}, _info(kept)
 
     def _fill(
         self, state: State, forest: Tree, wanted: int, thinning: int, report: Report | None
@@ -159,18 +158,17 @@ class NUTS(Hamiltonian):
             forest[name].copy_(value)
         forest["limit"].fill_(wanted * thinning)
         forest["thinning"].fill_(thinning)
-        done = 0
+        grow, done = repeated(self._grow, forest["limit"]), 0
         while done < wanted:
             for _ in range(LEAVES_AT_ONCE):
                 # Drawn here, where it is vectorised, and not among the compiled operations.
                 forest["a_new"].normal_()
                 forest["chance"].uniform_()
-                row, columns, slowest = self._grow(forest["limit"])
-                write(forest["draws"], row, forest["q_last"])
-                write(forest["infos"], row, columns)
+                row, columns, slowest = grow()
+                write(forest["draws"], row, columns)
             now = int(slowest) // thinning
             if report is not None and now > done:
-                report(now - done, _info(forest["infos"][done:now]))
+                report(now - done, _info(forest["draws"][done:now]))
             done = now
         moved = unpack(forest["q_last"].mT.clone(), self.target.shapes(self.sites))
         kept_back = {POTENTIAL: forest["u_last"].clone(), GRADIENT: forest["g_last"].mT.clone()}
@@ -188,8 +186,7 @@ class NUTS(Hamiltonian):
             q = tree["q"]
             rows = max(1, min(MAX_ROWS, MAX_BUFFER // max(1, q.numel())))
             tree |= {
-                "draws": q.new_zeros(rows + 1, *q.shape),
-                "infos": q.new_zeros(rows + 1, len(INFOS), chains),
+                "draws": q.new_zeros(rows + 1, len(q) + len(INFOS), chains),
                 **{"q_last": q, "g_last": tree["g"], "u_last": state[POTENTIAL]},
                 **{"count": tree["depth"], "limit": tree["depth"], "thinning": tree["depth"][0]},
                 **{f"at {name}": state[name] for name in self.target.sites},
@@ -208,10 +205,10 @@ class NUTS(Hamiltonian):
     def _grow(self, limit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Add one leaf to every tree, and plant new ones where they end.
 
-        Gives the row of the draw that each chain's tree now is (the last one if it is none), its
-        info, and the number of draws of the slowest chain. The argument, at how many trees each
-        chain stops ``(C,)``, also says whose trees: it must be nothing that is written to here,
-        since the compiler would not know the two for one.
+        Gives the row of the draw that each chain's tree now is (the last one if it is none), the
+        draw with its info, and the number of draws of the slowest chain. The argument, at how many
+        trees each chain stops ``(C,)``, also says whose trees: it must be nothing that is written
+        to here, since the compiler would not know the two for one.
         """
         forest = self._forests[len(limit), self.max_tree_depth]
         count = forest["count"]
@@ -229,8 +226,8 @@ class NUTS(Hamiltonian):
             "energy": trees["e_prop"],
             "potential": trees["u_prop"],
         }
-        infos = torch.stack([columns[name].to(trees["q"].dtype) for name in INFOS])
-        self._learn_from(counts, report["accept_prob"], trees["q_prop"].mT)
+        infos = [columns[name].to(trees["q"].dtype) for name in INFOS]
+        self._learn_from_trees(counts, report["accept_prob"], trees["q_prop"].mT)
         last = {"q_last": trees["q_prop"], "g_last": trees["g_prop"], "u_last": trees["u_prop"]}
         trees = choose(counts, last, trees)
         fresh = planted(
@@ -240,9 +237,11 @@ class NUTS(Hamiltonian):
         for name, value in trees.items():
             if value is not forest[name]:
                 forest[name].copy_(value)
-        return row, infos, count.min()
+        return row, torch.cat([trees["q_last"], torch.stack(infos)]), count.min()
 
-    def _learn_from(self, counts: torch.Tensor, accept_prob: torch.Tensor, q: torch.Tensor) -> None:
+    def _learn_from_trees(
+        self, counts: torch.Tensor, accept_prob: torch.Tensor, q: torch.Tensor
+    ) -> None:
         """Adapt to the trees that have ended; so many of all chains' are so much of a step."""
         weight = counts.to(accept_prob.dtype)
         share = weight.mean() * self.tuning["adapting"]
@@ -255,8 +254,8 @@ class NUTS(Hamiltonian):
 
 
 def _info(columns: torch.Tensor) -> Info:
-    """What a person looks at, of columns ``(n, I, C)``."""
-    info = dict(zip(INFOS, columns.unbind(1), strict=True))
+    """What a person looks at, of draws ``(n, D + I, C)``."""
+    info = dict(zip(INFOS, columns[:, -len(INFOS) :].unbind(1), strict=True))
     return {**info, "diverging": info["diverging"] > 0}
 
 

@@ -69,9 +69,9 @@ class GeometricPath(Path):
 
     def potential(self, values: Values, beta: torch.Tensor) -> torch.Tensor:
         """The mixture of both potentials ``(C,)``."""
-        mixed = _weighted(beta, self.target.potential(values))
+        mixed = weighted(beta, self.target.potential(values))
         if self.base is not None:
-            mixed = mixed + _weighted(1 - beta, self.base.potential(values))
+            mixed = mixed + weighted(1 - beta, self.base.potential(values))
         return mixed
 
     def potential_and_gradient(
@@ -80,11 +80,11 @@ class GeometricPath(Path):
         """The potential ``(C,)`` and its gradient ``(C, D)`` by some sites."""
         row = beta[..., None]
         potential, gradient = self.target.potential_and_gradient(values, sites)
-        potential, gradient = _weighted(beta, potential), _weighted(row, gradient)
+        potential, gradient = weighted(beta, potential), weighted(row, gradient)
         if self.base is not None:
             of_base, gradient_of_base = self.base.potential_and_gradient(values, sites)
-            potential = potential + _weighted(1 - beta, of_base)
-            gradient = gradient + _weighted(1 - row, gradient_of_base)
+            potential = potential + weighted(1 - beta, of_base)
+            gradient = gradient + weighted(1 - row, gradient_of_base)
         return potential, gradient
 
     def differences(self, values: Values) -> Difference:
@@ -95,7 +95,7 @@ class GeometricPath(Path):
 
         def difference(beta: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
             # Not as a difference of two large potentials, which would lose digits.
-            return _weighted(beta - to, rise)
+            return weighted(beta - to, rise)
 
         return difference
 
@@ -134,6 +134,6 @@ class OwnPath(Path):
         return lambda beta, to: self.potential(values, beta) - self.potential(values, to)
 
 
-def _weighted(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def weighted(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """A product in which nothing weighs nothing, even where the value is infinite."""
     return torch.where(weight == 0, torch.zeros_like(value), weight * value)

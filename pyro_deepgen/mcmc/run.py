@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from .chains import Chains
+from .draws_store import DrawsStore
 from .kernel import Kernel
+from .kernel_checks import check_state
 from .model_target import ModelTarget
 from .program import Program
 from .progress import Progress
@@ -52,6 +54,7 @@ def run(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     initial_params: Mapping[str, torch.Tensor] | None = None,
+    init_strategy: Callable[..., Any] | None = None,
     thinning: int = 1,
     resume: Chains | None = None,
     save_params: Sequence[str] | None = None,
@@ -87,8 +90,11 @@ def run(
         num_chains: number of chains C; 4 by default, or as many as `initial_params` has.
         args: arguments of the model; when resuming, by default those of before.
         kwargs: keyword arguments of the model.
-        initial_params: unconstrained values ``(C, *shape)`` of every site; the target chooses
-            by default.
+        initial_params: where the chains start, unconstrained values ``(C, *shape)`` of every site,
+            as in Pyro; ``kernel.target.unconstrain`` turns values of the model into them.
+        init_strategy: how a model's chains start instead, one of ``pyro.infer.autoguide``'s
+            ``init_to_uniform``, which is the default and draws unconstrained values from
+            ``(-2, 2)``, ``init_to_sample``, ``init_to_median``, ``init_to_value`` and so on.
         thinning: steps of a chain for one draw. Steps between draws are not in the info.
         resume: chains to go on from.
         save_params: the sites whose draws are kept; all by default.
@@ -103,8 +109,8 @@ def run(
         The draws, the state of the chains and the kernel's tuning.
 
     Raises:
-        ValueError: for numbers out of range, an unknown site, bad starts, or chains to resume that
-            do not go with the target.
+        ValueError: for numbers out of range, an unknown site, a site that no kernel moves, bad
+            starts, or chains to resume that do not go with the target.
         StoppedRunError: where a step or the callback fails after the first block of draws.
 
     Example:
@@ -129,23 +135,40 @@ def run(
         warmup_steps = num_samples if resume is None else 0
     warmup_steps = _at_least(0, "warmup_steps", warmup_steps)
     if resume is None:
+        if initial_params is not None and init_strategy is not None:
+            raise ValueError("expected initial_params or an init_strategy, got both")
         num_chains = _number_of_chains(num_chains, initial_params)
         example = {name: value[0] for name, value in (initial_params or {}).items()}
     else:
-        _require_none(num_chains=num_chains, initial_params=initial_params)
+        _require_none(
+            num_chains=num_chains, initial_params=initial_params, init_strategy=init_strategy
+        )
         num_chains = resume.num_chains
         example = {name: value[0] for name, value in resume.anchor.items()}
         # A target has its arguments in it.
         program = None if isinstance(kernel.model, Target) else resume.program
         if program is not None and args is None and kwargs is None:
             args, kwargs = program.args, program.kwargs
+    if args is not None and not isinstance(args, list | tuple):
+        raise ValueError(
+            f"expected args to be a tuple of the model's arguments, got {type(args).__name__}: for "
+            "one argument write args=(x,)"
+        )
     args, kwargs = args or (), kwargs or {}
 
     with torch.random.fork_rng(_cuda_devices()):  # a look at the model is no part of the chains
-        kernel.initial_params = example
-        kernel.setup(warmup_steps, *args, **kwargs)
-        kernel.cleanup()
+        kernel.initial_params, kernel.init_strategy = example, init_strategy
+        try:
+            kernel.setup(warmup_steps, *args, **kwargs)
+        finally:
+            kernel.cleanup()
     target = kernel.target
+    if frozen := [name for name in target.sites if name not in kernel.sites]:
+        raise ValueError(
+            f"no kernel moves {', '.join(map(repr, frozen))}, which would stay at a random start: "
+            f"{type(kernel).__name__} moves {list(kernel.sites)} only. Combine kernels with "
+            "Gibbs([(kernel, sites), ...]), or condition the model on the others"
+        )
     kept = _kept(target, save_params)
     if resume is not None:
         resume.require_same_target(target)
@@ -160,9 +183,10 @@ def run(
         anchor = {name: value[:_NUM_ANCHORS].clone() for name, value in start.items()}
         anchor_potential = _potential(target, anchor)
         state = kernel.init(start)
+        check_state(f"{type(kernel).__name__}.init", state, start, target.sites)
     compiles = kernel.compile not in (False, "recorded") and not kernel.graphs
     bar = Progress(progress, num_chains, warmup_steps, num_samples, compiles)
-    store = _Store(num_samples, kept if keep or (keep is None and callback is None) else ())
+    store = DrawsStore(num_samples, kept if keep or (keep is None and callback is None) else ())
 
     def result() -> Chains:
         program = None
@@ -204,30 +228,6 @@ def run(
     finally:
         bar.close(last)
     return result()
-
-
-class _Store:
-    """Draws and info of all chains, in tensors made for all of them when the first ones come."""
-
-    def __init__(self, num_samples: int, kept: Sequence[str]) -> None:
-        self.num_samples, self.kept, self.count = num_samples, kept, 0
-        self.samples: Values = {}
-        self.info: Info = {}
-
-    def add(self, values: Values, info: Info, size: int) -> None:
-        """Write a block ``(C, n, *shape)`` behind those before."""
-        for store, items in ((self.samples, values), (self.info, info)):
-            for name, value in items.items() if self.kept else ():
-                if name not in store:
-                    shape = (len(value), self.num_samples, *value.shape[2:])
-                    store[name] = torch.empty(shape, dtype=value.dtype, device=value.device)
-                store[name][:, self.count : self.count + size] = value
-        self.count += size
-
-    def parts(self) -> tuple[Values, Info]:
-        """What has been written."""
-        samples = {name: value[:, : self.count] for name, value in self.samples.items()}
-        return samples, {name: value[:, : self.count] for name, value in self.info.items()}
 
 
 def _block_sizes(num_samples: int, block_size: int | None, state: State) -> list[int]:

@@ -64,7 +64,7 @@ def draw_starts(
     raise ValueError(
         f"{len(wrong)} of {num_chains} chains found no start with a finite density and gradient in "
         f"{tries} draws: {reason}. Check the model and its data, draw starts from elsewhere "
-        "(init_strategy of ModelTarget), or give initial_params"
+        "(init_strategy), or give initial_params"
     )
 
 

@@ -87,12 +87,12 @@ class TemperedTarget(Target):
     def _times(self, name: str, value: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
         if self.sites[name].is_discrete:
             return value
-        return value * _for(value, unit).reshape(-1, *[1] * (value.dim() - 1))
+        return value * for_values(value, unit).reshape(-1, *[1] * (value.dim() - 1))
 
     def potential(self, values: Values) -> torch.Tensor:
         """The potential of every chain at its temperature, of values as a kernel sees them."""
         actual = self.actual({name: values[name] for name in self.sites})
-        return self.path.potential(actual, _for(next(iter(actual.values())), self.beta))
+        return self.path.potential(actual, for_values(next(iter(actual.values())), self.beta))
 
     def potential_and_gradient(
         self, values: Values, sites: Sequence[str]
@@ -102,7 +102,7 @@ class TemperedTarget(Target):
             return super().potential_and_gradient(values, sites)
         actual = self.actual({name: values[name] for name in self.sites})
         first = next(iter(actual.values()))
-        beta, scale = _for(first, self.beta), _for(first, self.scale)
+        beta, scale = for_values(first, self.beta), for_values(first, self.scale)
         potential, gradient = self.path.potential_and_gradient(actual, sites, beta)
         return potential, gradient * scale[..., None]
 
@@ -151,7 +151,7 @@ class TemperedTarget(Target):
         return self.seen(self.path.target.unconstrain(values))
 
 
-def _for(values: torch.Tensor, of_chains: torch.Tensor) -> torch.Tensor:
+def for_values(values: torch.Tensor, of_chains: torch.Tensor) -> torch.Tensor:
     """What belongs to each of the values ``(n C, ...)``, ``n`` times all chains one after another.
 
     A kernel may evaluate several values of each chain at once.

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from .compiled import compiled
+from .compiled import compiled, repeated
 from .hamiltonian import GRADIENT, MAX_ENERGY_ERROR, POTENTIAL, Hamiltonian
 from .state import Info, State, Values, pack, unpack
+from .target import Target
 
 Trajectory = dict[str, torch.Tensor]
 MAX_STEPS = 1000
@@ -26,16 +29,37 @@ class Trajectories(Hamiltonian):
 
     jitter: float
 
+    def __init__(self, target: Any = None, **options: Any) -> None:
+        super().__init__(target, **options)
+        self._rooms: dict[int, Trajectory] = {}
+
+    @torch.no_grad()
     def step(self, state: State) -> tuple[State, Info]:
         """Follow one trajectory in every chain, and accept or reject."""
-        trajectory = self._set_out(state)
+        start = self._set_out(state)
+        trajectory = self._room(start)
+        torch._foreach_copy_(list(trajectory.values()), list(start.values()))
         num_steps = self.count_steps(state)
+        follow = repeated(self._follow, self.others(state), trajectory["start"])
         for _ in range(num_steps):
-            trajectory = self._follow(self.others(state), trajectory)
+            follow()
         moved, info = self._settle(state, trajectory)
         self.look(state, trajectory, info)
         info["num_steps"] = torch.full_like(info["potential"], num_steps, dtype=torch.int32)
         return moved, info
+
+    def bind(self, target: Target, sites: Sequence[str] | None = None) -> None:
+        """Let the kernel move some sites of a target."""
+        super().bind(target, sites)
+        if not self.graphs:
+            self._rooms.clear()
+
+    def _room(self, trajectory: Trajectory) -> Trajectory:
+        """The memory of the trajectories of so many chains, which their graph changes in place."""
+        chains = len(trajectory["start"])
+        if chains not in self._rooms:
+            self._rooms[chains] = {name: value.clone() for name, value in trajectory.items()}
+        return self._rooms[chains]
 
     def look(self, state: State, trajectory: Trajectory, info: Info) -> None:
         """Learn from a trajectory while the kernel warms up."""
@@ -63,12 +87,12 @@ class Trajectories(Hamiltonian):
         }
 
     @compiled
-    def _follow(self, others: Values, trajectory: Trajectory) -> Trajectory:
-        t = trajectory
-        q, a, gradient, potential = self.leapfrog(
-            others, t["q"], t["a"], t["gradient"], t["step_size"]
-        )
-        return {**t, "q": q, "a": a, "gradient": gradient, "potential": potential}
+    def _follow(self, others: Values, start: torch.Tensor) -> None:
+        """Move along the trajectory, in place; ``start`` ``(C,)`` says whose."""
+        t = self._rooms[len(start)]
+        moved = self.leapfrog(others, t["q"], t["a"], t["gradient"], t["step_size"])
+        for name, value in zip(("q", "a", "gradient", "potential"), moved, strict=True):
+            t[name].copy_(value)
 
     @compiled
     def _settle(self, state: State, trajectory: Trajectory) -> tuple[State, Info]:

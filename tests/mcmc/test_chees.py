@@ -11,6 +11,7 @@ import torch
 
 from pyro_deepgen.mcmc.chees import COUNT, ChEES, van_der_corput
 from pyro_deepgen.mcmc.run import run
+from tests.mcmc.exact_targets import EXACT_TARGETS, FAILURE_RATE, p_value_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -86,6 +87,14 @@ def test_resumed_chains_are_those_of_one_run() -> None:
     half = run(ChEES(standard, compile=False), 6, 30, 6, progress=False)
     rest = run(ChEES(standard, compile=False), 6, resume=half, progress=False)
     assert torch.equal(half.followed_by(rest).samples["x"], whole.samples["x"])
+
+
+@pytest.mark.slow
+def test_compiled_steps_keep_exact_draws_exact() -> None:
+    target = EXACT_TARGETS["gamma"]
+    kernel = ChEES(target.program(), trajectory_length=1.5, step_size=0.7)
+    assert p_value_of(kernel, target, 3) > FAILURE_RATE
+    assert len(kernel.graphs) >= 4  # init, and the parts of a step
 
 
 def test_the_sequence_fills_the_interval() -> None:

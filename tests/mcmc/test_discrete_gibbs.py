@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 
 from pyro_deepgen.mcmc.discrete_gibbs import DiscreteGibbs
+from pyro_deepgen.mcmc.gibbs import Gibbs
 from pyro_deepgen.mcmc.model_target import ModelTarget
 from tests.mcmc.exact_targets import (
     EXACT_TARGETS,
@@ -237,7 +238,8 @@ def counts() -> None:
         (lambda: DiscreteGibbs(labels, scan="backwards"), "'random' or 'fixed', got 'backwards'"),
         (lambda: DiscreteGibbs(labels, sites=["k", "z", "q"]), "'q'"),
         (lambda: DiscreteGibbs(mixture), "cannot move the site 'loc', which is continuous"),
-        (lambda: DiscreteGibbs(counts), "'n'"),
+        (lambda: DiscreteGibbs(counts), r"'n' has no finite list .* Categorical over 0, \.\.\., K"),
+        (lambda: Gibbs([(DiscreteGibbs(counts), "n")]), r"'n' has no finite list .* Bound it"),
     ],
 )
 def test_what_it_cannot_move_is_named(make: Any, message: str) -> None:

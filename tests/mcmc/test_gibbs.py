@@ -108,7 +108,7 @@ def test_pyro_runs_it_as_one_chain() -> None:
         part.compile = "recorded"
     mcmc = MCMC(kernel, num_samples=400, warmup_steps=200, disable_progbar=True)
     mcmc.run(X)
-    assert all(len(part.graphs) <= 2 for part in kernel.kernels)
+    assert all(len(part.graphs) <= 3 for part in kernel.kernels)
     samples = mcmc.get_samples()
     assert samples["loc"].shape == (400, 2) and samples["z"].shape == (400, 5)
     share = (samples["z"][:, :3] == samples["z"][:, :1]).double().mean()
@@ -147,6 +147,8 @@ def wrong_lists() -> dict[str, Any]:
         "kernels of one target": [(walk, ["loc", "x"]), (DiscreteGibbs(normal), "z")],
         "the same RandomWalk is in two pairs": [(walk, "loc"), (labels, "z"), (walk, "x")],
         "list of pairs": [],
+        r"pairs \(kernel, sites\), got RandomWalk: write Gibbs": [walk, labels],
+        r"pairs \(kernel, sites\), got tuple: write Gibbs": [(walk, "loc", "x"), (labels, "z")],
         "sites for RandomWalk, got none": [(walk, [])],
         "cannot contain a Gibbs": [(Gibbs([(walk, "loc")]), "loc"), (labels, "z"), (mala, "x")],
     }

@@ -13,7 +13,7 @@ from scipy import stats
 
 from pyro_deepgen.mcmc.hmc import HMC
 from pyro_deepgen.mcmc.mass_matrix import collect, end_window, metric_tuning, start_window
-from tests.mcmc.exact_targets import FAILURE_RATE
+from tests.mcmc.exact_targets import EXACT_TARGETS, FAILURE_RATE, p_value_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 ROOT = torch.tensor([[0.5, 0.0], [0.7, 2.0]], dtype=torch.float64)
@@ -145,6 +145,14 @@ def test_draws_that_fill_no_space_give_a_diagonal_metric() -> None:
     collect(tuning, draws, torch.ones(5000))
     end_window(tuning)
     assert tuning["scale"].isfinite().all() and (tuning["scale"].diagonal() > 1e3).all()
+
+
+@pytest.mark.slow
+def test_compiled_steps_keep_exact_draws_exact() -> None:
+    target = EXACT_TARGETS["gamma"]
+    kernel = HMC(target.program(), num_steps=2, step_size=0.7)
+    assert p_value_of(kernel, target, 3) > FAILURE_RATE
+    assert len(kernel.graphs) == 4  # init, and the three parts of a step
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_replicas_cross_between_modes(inner: Any) -> None:
         compile=False,
     )  # fmt: skip
     assert fraction_on_the_left(alone, 10) == 1.0
-    kernel = ParallelTempering(inner(two_modes(), compile=False), LADDER)
+    kernel = ParallelTempering(inner(two_modes(), compile="recorded"), LADDER)
     assert agrees(fraction_on_the_left(kernel))
 
 
@@ -99,8 +99,8 @@ def test_gibbs_inside_crosses_by_the_prior() -> None:
     def gibbs() -> Gibbs:
         return Gibbs(
             [
-                (RandomWalk(model, scale=0.3, compile=False), "loc"),
-                (DiscreteGibbs(model, compile=False), "label"),
+                (RandomWalk(model, scale=0.3, compile="recorded"), "loc"),
+                (DiscreteGibbs(model, compile="recorded"), "label"),
             ]
         )
 

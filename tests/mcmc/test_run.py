@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from pyro.infer.autoguide.initialization import init_to_sample
 
 from pyro_deepgen.mcmc.block_gibbs import BlockGibbs
 from pyro_deepgen.mcmc.chains import Chains
@@ -143,34 +144,7 @@ def test_what_has_no_density_runs_and_resumes() -> None:
     assert abs(float(both.mean()) - 0.5) < 4 * 0.5 / both.numel() ** 0.5
 
 
-# ---------------------------------------------------------------- starts
-
-
-def test_initial_params_are_where_the_chains_start() -> None:
-    class Still(Walk):
-        def step(self, state: State) -> tuple[State, Info]:
-            return state, {}
-
-    initial = {"loc": torch.arange(5.0), "rate": torch.zeros(5), "parts": torch.zeros(5, 2)}
-    chains = quietly(Still(model, compile=False), 2, 0, initial_params=initial)
-    assert chains.num_chains == 5
-    assert chains.samples["loc"].tolist() == [[float(i)] * 2 for i in range(5)]
-    assert bool((chains.samples["rate"] == 1).all())  # exp(0): the values are unconstrained
-    assert chains.info == {}
-
-
-@pytest.mark.parametrize(
-    ("initial", "message"),
-    [
-        ({"loc": torch.zeros(5)}, "rate"),
-        ({"loc": torch.zeros(5), "rate": torch.zeros(5), "parts": torch.zeros(5, 3)}, "parts"),
-        ({"loc": torch.tensor(0.0), "rate": torch.zeros(()), "parts": torch.zeros(2)}, "'loc'"),
-        ({"loc": torch.zeros(5) / 0, "rate": torch.zeros(5), "parts": torch.zeros(5, 2)}, "loc"),
-    ],
-)
-def test_bad_starts_name_the_site(initial: Values, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        quietly(walk(), 2, 0, initial_params=initial)
+# ---------------------------------------------------------------- arguments
 
 
 @pytest.mark.parametrize(
@@ -182,11 +156,18 @@ def test_bad_starts_name_the_site(initial: Values, message: str) -> None:
         ({"thinning": 0}, "thinning"),
         ({"block_size": 0}, "block_size"),
         ({"save_params": ["lock"]}, "'lock'.*'loc'"),
+        ({"args": X}, r"args to be a tuple .* got Tensor: for one argument write args=\(x,\)"),
+        ({"initial_params": {}, "init_strategy": init_to_sample}, "or an init_strategy, got both"),
     ],
 )
-def test_bad_numbers_are_named(wrong: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_named(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quietly(walk(), **{"num_samples": 2, "warmup_steps": 0, **wrong})
+
+
+def test_a_site_that_nothing_moves_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no kernel moves 'loc', 'parts', .* moves \['rate'\]"):
+        quietly(walk(sites=["rate"]), 2, 0)
 
 
 # ---------------------------------------------------------------- streams, parts, ends

@@ -43,7 +43,7 @@ def accept_rate(kernel: Kernel, state: dict[str, torch.Tensor]) -> float:
 @pytest.mark.parametrize("first", [1e-3, 50.0])
 def test_a_warm_up_finds_step_size_and_scales(cls: Any, first: float) -> None:
     argument = {"scale" if cls is RandomWalk else "step_size": first}
-    kernel = cls(stretched, compile=False, **argument)
+    kernel = cls(stretched, compile="recorded", **argument)
     kernel.setup(400)
     with torch.no_grad():
         state = kernel.warm_up(kernel.init({"x": 2 * SCALES * torch.randn(200, 3)}), 400)
@@ -54,7 +54,7 @@ def test_a_warm_up_finds_step_size_and_scales(cls: Any, first: float) -> None:
 
 
 def test_a_warm_up_finds_the_widths_of_slices() -> None:
-    kernel = SliceSampler(stretched, compile=False)
+    kernel = SliceSampler(stretched, compile="recorded")
     kernel.setup(25)
     with torch.no_grad():
         state = kernel.init({"x": SCALES * torch.randn(100, 3)})

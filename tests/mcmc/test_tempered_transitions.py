@@ -21,7 +21,7 @@ def test_transitions_cross_between_modes() -> None:
         two_modes(), scale=2.0, adapt_step_size=False, adapt_scale=False, compile=False
     )
     assert fraction_on_the_left(alone, 10) == 1.0
-    kernel = TemperedTransitions(RandomWalk(two_modes(), compile=False), LADDER)
+    kernel = TemperedTransitions(RandomWalk(two_modes(), compile="recorded"), LADDER)
     assert agrees(fraction_on_the_left(kernel, 20))
 
 
@@ -38,7 +38,7 @@ def test_a_way_to_the_prior_is_exact() -> None:
     )
     exact = float(log_density.softmax(0)[grid < 0].sum())
     ladder = [1.0, 2.0, 5.0, 15.0, 60.0, float("inf")]
-    kernel = TemperedTransitions(RandomWalk(model, compile=False), ladder, base="prior")
+    kernel = TemperedTransitions(RandomWalk(model, compile="recorded"), ladder, base="prior")
     kernel.setup(40)
     state = kernel.warm_up(kernel.init({"x": torch.full((400,), 3.0)}), 40)
     _, draws, info = kernel.advance(state, 20)
@@ -51,7 +51,8 @@ def test_temperatures_close_together_accept_more() -> None:
     target = dist.Normal(torch.zeros(4), 1.0).to_event(1)
     for num in (3, 9):
         ladder = [16.0 ** (i / (num - 1)) for i in range(num)]
-        kernel = TemperedTransitions(HMC(target, num_steps=3, step_size=0.5, compile=False), ladder)
+        inner = HMC(target, num_steps=3, step_size=0.5, compile="recorded")
+        kernel = TemperedTransitions(inner, ladder)
         kernel.setup(0)
         kernel.step_scales.copy_(kernel.betas.rsqrt())  # the best ones, for a normal target
         _, _, info = kernel.advance(kernel.init({"x": torch.randn(500, 4)}), 5)
