@@ -6,7 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import deep_markov, flows, iwae, logistic_regression, mcmc, vae
+from . import (
+    autoregressive,
+    boltzmann,
+    deep_markov,
+    flows,
+    iwae,
+    logistic_regression,
+    mcmc,
+    vae,
+)
 from .harness import Measurable
 
 SMALL, LARGE = (20, 32, 5), (784, 400, 20)
@@ -19,5 +28,7 @@ CASES: dict[str, Callable[[], Measurable]] = {
     "deep-markov": lambda: deep_markov.case("deep-markov", steps=1),
     "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
     **flows.cases(),
+    **autoregressive.cases(),
     **mcmc.CASES,
+    **boltzmann.CASES,
 }

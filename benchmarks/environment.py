@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("torch", "pyro-ppl", "jax", "numpyro", "zuko", "normflows", "arviz")
+_PACKAGES = ("torch", "pyro-ppl", "jax", "numpyro", "zuko", "normflows", "arviz", "scikit-learn")
 
 
 def one_thread() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.distributions import constraints
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import logsigmoid, one_hot
 
 
 class Output(ABC):
@@ -99,8 +99,8 @@ class BinaryOutput(Output):
     def log_prob(self, parameters: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Log-probability of values ``(...)`` under logits ``(..., 1)``."""
         logits = parameters.squeeze(-1)
-        # As -softplus(-logit) for ones: a difference would lose digits for large logits.
-        return -softplus(torch.where(value > 0.5, -logits, logits))
+        # The sign goes in first: a difference of two terms would lose digits for large logits.
+        return logsigmoid(torch.where(value > 0.5, logits, -logits))
 
     def noise(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
         """One uniform number for each draw."""

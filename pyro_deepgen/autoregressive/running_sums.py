@@ -12,7 +12,9 @@ from torch.nn.functional import linear
 from .outputs import Output
 
 BLOCK = 16
-"""Variables whose sums are in memory at once: all of them would leave the processor's caches."""
+"""Largest number of variables whose sums are in memory at once."""
+CACHED = 2**18
+"""Largest number of sums at once on a processor: more of them would leave its caches."""
 
 
 def running_sums(
@@ -42,9 +44,13 @@ def running_sums(
         [[0.0, 1.0, 2.0]]
     """
     total, dims = start, x.dim() - 1
-    for low in range(0, x.shape[-1], BLOCK):
-        inputs = output.encode(x[..., low : low + BLOCK], weight)
-        weights = weight[low : low + BLOCK]
+    batch = torch.broadcast_shapes(x.shape[:-1], start.shape[:-1])
+    block = BLOCK
+    if x.device.type == "cpu":
+        block = min(BLOCK, max(4, CACHED // max(1, batch.numel() * weight.shape[-1])))
+    for low in range(0, x.shape[-1], block):
+        inputs = output.encode(x[..., low : low + block], weight)
+        weights = weight[low : low + block]
         num, width = len(weights), weight.shape[-1]
         before = weight.new_ones(num, num).tril(-1)
         # Products with a triangle of ones are quicker than a cumulative sum, above all backwards.
@@ -52,7 +58,8 @@ def running_sums(
         if output.num_inputs == 1:
             values = inputs.squeeze(-1)
             shown = before.bool().reshape(num, *[1] * dims, num)
-            seen = torch.where(shown, values, torch.zeros_like(values))  # infinity times 0 is none
+            # Not a product with zeros, which are no match for an infinity.
+            seen = torch.where(shown, values, torch.zeros_like(values))
             sums = linear(seen, weights.squeeze(-2).mT)
             steps = linear(values, weights.squeeze(-2).mT)
         else:
@@ -60,7 +67,7 @@ def running_sums(
             sums = (before @ each.reshape(num, -1)).reshape(each.shape)
             steps = each.sum(0)
         if shift is not None:
-            shifts = shift[low : low + BLOCK]
+            shifts = shift[low : low + block]
             sums = sums + (before @ shifts).reshape(num, *[1] * dims, width)
             steps = steps + shifts.sum(0)
         yield (total + sums).movedim(0, -2)
