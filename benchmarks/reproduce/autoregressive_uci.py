@@ -220,8 +220,10 @@ def table(rows: dict[str, Any], args: argparse.Namespace) -> Sequence[str]:
         f"deviation over {preset.seeds} seeds, and the standard error over test data of the first. "
         "FVSBN is `LinearAutoregressive`, EoNADE the mean of "
         f"{preset.orders} orders of an `OrderlessNADE`; the variables are in the order of the "
-        "files. Hyper-parameters and epoch are chosen by the validation split (the candidates and "
-        "their figures are in the file of numbers). Training in processor seconds a run. "
+        "files. The published ensembles may have fewer orders. Epoch and candidate are chosen by "
+        "the validation split (their figures are in the file of numbers); the candidates "
+        "themselves come from shorter trials by hand, whose test figures were seen. Training in "
+        "processor seconds a run. "
         "Parameters count the entries that FVSBN's mask hides. "
         f"The goal is a mean at most {GOAL:g} above the published one.",
         "",
