@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from benchmarks.reproduce import autoregressive_mnist, autoregressive_uci, autoregressive_wine
-from benchmarks.reproduce.boltzmann.pages import arguments
 from benchmarks.reproduce.flow_density import load
+from benchmarks.reproduce.runs.pages import arguments
 
 # Each script with its data files, its kept runs, and its pictures.
 SCRIPTS: dict[ModuleType, tuple[tuple[str, ...], int, int]] = {

@@ -20,9 +20,10 @@ from benchmarks.reproduce import (
     gaussian_rbm_frey,
     rbm_mnist,
 )
-from benchmarks.reproduce.boltzmann import pages, training
 from benchmarks.reproduce.boltzmann.figures import annealed_figure
-from benchmarks.reproduce.boltzmann.training import Cost, boltzmann_learning, train
+from benchmarks.reproduce.boltzmann.learning import boltzmann_learning
+from benchmarks.reproduce.runs import pages, training
+from benchmarks.reproduce.runs.training import Cost, train
 from pyro_deepgen.energy import RBM, BinaryUnits, DeepBoltzmannMachine, PersistentChains
 
 # Each script with its data, its rows on the page and its pictures.

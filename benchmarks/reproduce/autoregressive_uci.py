@@ -39,7 +39,7 @@ from torch import nn
 if not __package__:  # started as a file: the shared parts are found from the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reproduce.boltzmann import pages
+from benchmarks.reproduce.runs import pages
 from benchmarks.reproduce.uci.candidates import GOAL, PRESETS, PUBLISHED, Candidate
 from pyro_deepgen.autoregressive import (
     NADE,

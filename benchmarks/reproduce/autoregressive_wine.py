@@ -30,8 +30,8 @@ import torch
 if not __package__:  # started as a file: the shared parts are found from the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reproduce.boltzmann import pages
 from benchmarks.reproduce.flow_density import Split, load, mean_and_error
+from benchmarks.reproduce.runs import pages
 from pyro_deepgen.autoregressive import RNADE
 from pyro_deepgen.fit import fit
 

@@ -32,14 +32,15 @@ if not __package__:  # started as a file: the shared parts are found from the ro
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.reproduce import rbm_mnist
-from benchmarks.reproduce.boltzmann import pages, pictures
+from benchmarks.reproduce.boltzmann import pictures
 from benchmarks.reproduce.boltzmann.figures import (
     HEURISTIC,
     AnnealedFigure,
     annealed_figure,
     mean_and_error,
 )
-from benchmarks.reproduce.boltzmann.training import Cost, linearly_to_zero, train
+from benchmarks.reproduce.runs import pages
+from benchmarks.reproduce.runs.training import Cost, linearly_to_zero, train
 from pyro_deepgen.datasets import Binarize
 from pyro_deepgen.energy import RBM, DeepBeliefNet, PersistentChains
 

@@ -31,8 +31,9 @@ import torch
 if not __package__:  # started as a file: the shared parts are found from the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reproduce.boltzmann import pages, pictures
-from benchmarks.reproduce.boltzmann.training import Cost, linearly_to_zero, train
+from benchmarks.reproduce.boltzmann import pictures
+from benchmarks.reproduce.runs import pages
+from benchmarks.reproduce.runs.training import Cost, linearly_to_zero, train
 from pyro_deepgen.datasets import Binarize, mnist
 from pyro_deepgen.energy import DiscriminativeRBM, HybridObjective, PersistentChains
 
@@ -188,13 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the rows of a preset."""
     names = list(PRESETS["reproduction"].rows)
     args = pages.arguments(__doc__, NAME, names).parse_args(argv)
-    pages.prepare(args)
-    chosen = args.only.split(",") if args.only else names
-    rows: dict[str, Any] = {}
-    for name in names:
-        if name in chosen or (args.folder / f"{name}.row.json").exists():
-            rows[name] = pages.kept(args, name, lambda name=name: run(name, args))
-            pages.write(args, NAME, rows, table(rows, args))
+    pages.run_rows(args, names, run, table)
 
 
 if __name__ == "__main__":

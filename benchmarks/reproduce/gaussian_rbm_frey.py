@@ -33,14 +33,11 @@ import torch
 if not __package__:  # started as a file: the shared parts are found from the root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.reproduce.boltzmann import pages, pictures
+from benchmarks.reproduce.boltzmann import pictures
 from benchmarks.reproduce.boltzmann.figures import HEURISTIC, AnnealedFigure, annealed_figure
-from benchmarks.reproduce.boltzmann.training import (
-    Cost,
-    boltzmann_learning,
-    linearly_to_zero,
-    train,
-)
+from benchmarks.reproduce.boltzmann.learning import boltzmann_learning
+from benchmarks.reproduce.runs import pages
+from benchmarks.reproduce.runs.training import Cost, linearly_to_zero, train
 from pyro_deepgen.datasets import frey_faces
 from pyro_deepgen.energy import (
     RBM,
@@ -261,13 +258,7 @@ def table(rows: dict[str, Any], args: argparse.Namespace) -> list[str]:
 def main(argv: list[str] | None = None) -> None:
     """Run the rows of a preset."""
     args = pages.arguments(__doc__, NAME, ROWS).parse_args(argv)
-    pages.prepare(args)
-    chosen = args.only.split(",") if args.only else ROWS
-    rows: dict[str, Any] = {}
-    for name in ROWS:
-        if name in chosen or (args.folder / f"{name}.row.json").exists():
-            rows[name] = pages.kept(args, name, lambda name=name: run(name, args))
-            pages.write(args, NAME, rows, table(rows, args))
+    pages.run_rows(args, ROWS, run, table)
 
 
 if __name__ == "__main__":

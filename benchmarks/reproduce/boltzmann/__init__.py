@@ -1,3 +1,3 @@
 # Copyright Contributors to the pyro_deepgen project.
 # SPDX-License-Identifier: Apache-2.0
-"""What the scripts of published Boltzmann machines share: training, figures, pictures, pages."""
+"""What the scripts of published Boltzmann machines share: loss, figures, pictures."""

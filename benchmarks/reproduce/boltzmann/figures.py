@@ -11,7 +11,7 @@ from typing import Any
 import pyro
 import torch
 
-from .training import Cost
+from benchmarks.reproduce.runs.training import Cost
 
 HEURISTIC = (
     "The reverse estimate of log Z anneals from the model back to the base. It would be a "

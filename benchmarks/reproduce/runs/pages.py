@@ -16,6 +16,7 @@ import pyro
 import torch
 
 HERE = Path(__file__).resolve().parent.parent
+Rows = dict[str, Any]
 
 
 def arguments(doc: str, name: str, rows: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -73,3 +74,28 @@ def write(
     stem = args.results / f"{name}-{args.preset}"
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def run_rows(
+    args: argparse.Namespace,
+    names: Sequence[str],
+    run: Callable[[str, argparse.Namespace], Mapping[str, Any]],
+    table: Callable[[Rows, argparse.Namespace], Sequence[str]],
+) -> None:
+    """Make the chosen rows, read the other finished ones back, and write the page after each.
+
+    Args:
+        args: of the command line, see `arguments`.
+        names: all rows.
+        run: makes one.
+        table: the page of those there are.
+    """
+    prepare(args)
+    chosen = args.only.split(",") if args.only else names
+    if unknown := sorted(set(chosen) - set(names)):
+        raise SystemExit(f"--only has {unknown}, and the rows are {list(names)}")
+    rows: Rows = {}
+    for name in names:
+        if name in chosen or (args.folder / f"{name}.row.json").exists():
+            rows[name] = kept(args, name, lambda name=name: run(name, args))  # type: ignore[misc]
+            write(args, args.name, rows, table(rows, args))

@@ -14,34 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
-from pyro.infer import Trace_ELBO
 from torch import nn
 
 from pyro_deepgen.fit import fit
-
-
-class Observed(nn.Module):
-    """A Pyro program that observes data as draws of a distribution, which learns from them."""
-
-    def __init__(self, distribution: nn.Module) -> None:
-        super().__init__()
-        self.distribution: Any = distribution
-
-    def forward(self, x: torch.Tensor) -> None:
-        """Observe data ``(B, *event_shape)``."""
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", self.distribution, obs=x)
-
-
-def no_guide(x: torch.Tensor) -> None:
-    """Nothing is latent."""
-
-
-def boltzmann_learning(machine: nn.Module) -> nn.Module:
-    """The loss of Pyro's own ELBO with an empty guide, minus the log-probability of the data."""
-    return Trace_ELBO()(Observed(machine), no_guide)
 
 
 @dataclass
