@@ -100,7 +100,9 @@ class BinaryOutput(Output):
         """Log-probability of values ``(...)`` under logits ``(..., 1)``."""
         logits = parameters.squeeze(-1)
         # The sign goes in first: a difference of two terms would lose digits for large logits.
-        return logsigmoid(torch.where(value > 0.5, logits, -logits))
+        # A product takes a third of the time of a choice, above all backwards.
+        sign = value.detach().to(logits.dtype).mul(2).sub_(1)
+        return logsigmoid(sign * logits)
 
     def noise(self, shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
         """One uniform number for each draw."""

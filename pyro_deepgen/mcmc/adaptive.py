@@ -127,12 +127,14 @@ class Adaptive(Kernel):
     def learn(self, state: State, info: Info) -> None:
         """Take one step of all chains into account."""
         if self.adapt_step_size or self.collects_scale:
-            position = pack(state, self.sites)
-            ones = position.new_ones(len(position))
-            self._learn_from(position, info["accept_prob"] if self.adapt_step_size else ones)
+            moved = {name: state[name] for name in self.sites}
+            first = moved[self.sites[0]]
+            ones = first.new_ones(len(first))
+            self._learn_from(moved, info["accept_prob"] if self.adapt_step_size else ones)
 
     @compiled
-    def _learn_from(self, position: torch.Tensor, accept_prob: torch.Tensor) -> None:
+    def _learn_from(self, moved: Values, accept_prob: torch.Tensor) -> None:
+        position = pack(moved, self.sites)
         if self.adapt_step_size:
             self.averaging.update(accept_prob.mean())
         collect(self.tuning, position, torch.ones_like(position[:, 0]))

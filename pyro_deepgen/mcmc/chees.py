@@ -95,6 +95,7 @@ class ChEES(Trajectories):
         self.jitter = 0.0
         self.trajectory_length = trajectory_length
         self.adapt_trajectory_length = adapt_trajectory_length
+        self._share = 1.0  # of the length, in the trajectory under way
 
     def bind(self, target: Target, sites: Sequence[str] | None = None) -> None:
         """Let the kernel move some sites of a target."""
@@ -115,9 +116,10 @@ class ChEES(Trajectories):
 
     def count_steps(self, state: State) -> int:
         """How many leapfrog steps the next trajectory has; looks at its length and step size."""
-        length, step_size = self.tuning[LENGTH], self.tuning["step_size"]
-        share = van_der_corput(state[COUNT][0] + 1)
-        return steps_of(*torch.stack([share * length, step_size]).tolist())
+        values = state[COUNT][0], self.tuning[LENGTH], self.tuning["step_size"]
+        count, length, step_size = torch.stack([value.double() for value in values]).tolist()
+        self._share = van_der_corput(int(count) + 1)
+        return steps_of(self._share * length, step_size)
 
     def start_warmup(self, state: State, num_steps: int) -> None:
         """Start the first window."""
@@ -144,7 +146,7 @@ class ChEES(Trajectories):
         """Climb by one trajectory's starts and ends."""
         if self._windows and self.adapt_trajectory_length:
             q = pack(state, self.sites)
-            share = van_der_corput(state[COUNT][0] + 1).to(q.dtype)
+            share = q.new_tensor(self._share)
             self._climb(q, trajectory["q"], trajectory["a"], info["accept_prob"], share)
 
     @compiled
@@ -180,20 +182,13 @@ class ChEES(Trajectories):
         return gradient
 
 
-def van_der_corput(index: torch.Tensor) -> torch.Tensor:
+def van_der_corput(index: int) -> float:
     """The ``index``-th number, from 1, of the quasi-random sequence in base 2.
 
-    Args:
-        index: integers ``(*shape)``.
-
-    Returns:
-        ``(*shape)``, the binary digits of ``index`` mirrored at the point.
+    Its binary digits are those of ``index`` mirrored at the point.
 
     Example:
-        >>> import torch
-        >>> van_der_corput(torch.arange(1, 8)).tolist()
+        >>> [van_der_corput(index) for index in range(1, 8)]
         [0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
     """
-    place = torch.arange(32, device=index.device)
-    digits = (index[..., None] >> place) & 1
-    return (digits * 0.5 ** (place + 1)).sum(-1)
+    return int(f"{index:b}"[::-1], 2) / (1 << index.bit_length())

@@ -36,14 +36,13 @@ class Trajectories(Hamiltonian):
     @torch.no_grad()
     def step(self, state: State) -> tuple[State, Info]:
         """Follow one trajectory in every chain, and accept or reject."""
-        start = self._set_out(state)
-        trajectory = self._room(start)
-        torch._foreach_copy_(list(trajectory.values()), list(start.values()))
+        trajectory = self._room(state)
+        self._set_out(state)
         num_steps = self.count_steps(state)
         follow = repeated(self._follow, self.others(state), trajectory["start"])
         for _ in range(num_steps):
             follow()
-        moved, info = self._settle(state, trajectory)
+        moved, info = self._settle(state)
         self.look(state, trajectory, info)
         info["num_steps"] = torch.full_like(info["potential"], num_steps, dtype=torch.int32)
         return moved, info
@@ -54,11 +53,14 @@ class Trajectories(Hamiltonian):
         if not self.graphs:
             self._rooms.clear()
 
-    def _room(self, trajectory: Trajectory) -> Trajectory:
-        """The memory of the trajectories of so many chains, which their graph changes in place."""
-        chains = len(trajectory["start"])
+    def _room(self, state: State) -> Trajectory:
+        """The memory of the trajectories of so many chains, which their graphs change in place."""
+        chains = len(state[POTENTIAL])
         if chains not in self._rooms:
-            self._rooms[chains] = {name: value.clone() for name, value in trajectory.items()}
+            u, gradient = state[POTENTIAL], state[GRADIENT].mT.contiguous()
+            new = {"q": gradient, "a": gradient, "gradient": gradient, "potential": u, "start": u}
+            self._rooms[chains] = {name: torch.zeros_like(value) for name, value in new.items()}
+            self._rooms[chains]["step_size"] = torch.zeros_like(self.tuning["step_size"])
         return self._rooms[chains]
 
     def look(self, state: State, trajectory: Trajectory, info: Info) -> None:
@@ -73,18 +75,18 @@ class Trajectories(Hamiltonian):
         """How many leapfrog steps the next trajectory has."""
 
     @compiled
-    def _set_out(self, state: State) -> Trajectory:
-        q = pack(state, self.sites).mT.contiguous()
-        a = torch.randn_like(q)
+    def _set_out(self, state: State) -> None:
+        """Begin trajectories, in place."""
+        t = self._rooms[len(state[POTENTIAL])]
+        q = pack(state, self.sites).mT
+        a = torch.randn_like(t["a"])
         spread = 2 * torch.rand((), dtype=q.dtype, device=q.device) - 1
-        return {
-            "q": q,
-            "a": a,
-            "gradient": state[GRADIENT].mT.contiguous(),
-            "potential": state[POTENTIAL],
-            "start": state[POTENTIAL] + 0.5 * a.square().sum(0),
-            "step_size": self.tuning["step_size"] * (1 + self.jitter * spread),
-        }
+        t["q"].copy_(q)
+        t["a"].copy_(a)
+        t["gradient"].copy_(state[GRADIENT].mT)
+        t["potential"].copy_(state[POTENTIAL])
+        t["start"].copy_(state[POTENTIAL] + 0.5 * a.square().sum(0))
+        t["step_size"].copy_(self.tuning["step_size"] * (1 + self.jitter * spread))
 
     @compiled
     def _follow(self, others: Values, start: torch.Tensor) -> None:
@@ -95,8 +97,9 @@ class Trajectories(Hamiltonian):
             t[name].copy_(value)
 
     @compiled
-    def _settle(self, state: State, trajectory: Trajectory) -> tuple[State, Info]:
-        t = trajectory
+    def _settle(self, state: State) -> tuple[State, Info]:
+        """Accept or reject the trajectories that began at a state."""
+        t = self._rooms[len(state[POTENTIAL])]
         energy = t["potential"] + 0.5 * t["a"].square().sum(0)
         error = (energy - t["start"]).nan_to_num(torch.inf)
         accept_prob = (-error).exp().clamp(max=1.0)

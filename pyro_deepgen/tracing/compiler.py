@@ -13,6 +13,7 @@ from torch._dynamo import lookup_backend
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 from torch.fx import GraphModule
 
+from .bare import compile_bare
 from .draws import draw_at_once
 from .matmul import choose_products
 from .repeat import compile_turns
@@ -37,7 +38,8 @@ def compiled(
         arguments: arguments to compile for.
         backend: backend of ``torch.compile``.
         mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
-        checks: whether each call checks the shapes of its arguments, for the same backend only.
+        checks: whether each call checks the shapes of its arguments, and tells autograd what it
+            changes in place; for the same backend only.
 
     Raises:
         RuntimeError: if the compiler needs a C++ compiler and finds none.
@@ -54,8 +56,10 @@ def compiled(
     if backend == "inductor":
         patches = torch._inductor.list_mode_options(mode) if mode is not None else {}
         options["config_patches"] = patches if checks else {**patches, "size_asserts": False}
+    bare = backend == "inductor" and not checks
+    compiler: Callable[..., Any] = compile_bare if bare else lookup_backend(backend)
     try:
-        run: Callable[..., Any] = lookup_backend(backend)(module, list(arguments), **options)
+        run: Callable[..., Any] = compiler(module, list(arguments), **options)
     except (InvalidCxxCompiler, InductorError) as error:
         if "InvalidCxxCompiler" not in repr((error, error.__cause__)):
             raise

@@ -9,9 +9,6 @@ from torch.fx import GraphModule
 
 aten = torch.ops.aten
 
-# Below this many numbers a call costs as much as it saves.
-_MANY = 2048
-
 _LIBRARY = torch.library.Library("pyro_deepgen", "FRAGMENT")
 _SEEDED = (torch.Tag.nondeterministic_seeded,)  # so that no two draws are taken for one
 _LIBRARY.define("uniform_like(Tensor x) -> Tensor", tags=_SEEDED)
@@ -35,9 +32,10 @@ _LIBRARY.impl("normal_like", _normal_like, "CPU")
 for _name in ("uniform_like", "normal_like"):
     torch.library.register_fake(f"pyro_deepgen::{_name}", _like_x, lib=_LIBRARY)
 
+# What draws instead, from how many numbers on: below, the call costs as much as it saves.
 _INSTEAD = {
-    aten.rand_like.default: torch.ops.pyro_deepgen.uniform_like.default,
-    aten.randn_like.default: torch.ops.pyro_deepgen.normal_like.default,
+    aten.rand_like.default: (torch.ops.pyro_deepgen.uniform_like.default, 1024),
+    aten.randn_like.default: (torch.ops.pyro_deepgen.normal_like.default, 128),
 }
 
 
@@ -50,10 +48,10 @@ def draw_at_once(module: GraphModule) -> None:
     Args:
         module: a graph of operations whose nodes carry example values; changed in place.
     """
-    for drawn, instead in _INSTEAD.items():
+    for drawn, (instead, many) in _INSTEAD.items():
         for node in module.graph.find_nodes(op="call_function", target=drawn):
             value, like = node.meta["val"], node.all_input_nodes[0].meta["val"]
             alike = value.dtype == like.dtype and value.device == like.device
-            if value.device.type == "cpu" and value.numel() >= _MANY and alike:
+            if value.device.type == "cpu" and value.numel() >= many and alike:
                 node.target, node.args, node.kwargs = instead, node.args[:1], {}
     module.recompile()

@@ -25,8 +25,9 @@ from tests.mcmc.rows_simple import WithoutJacobian
 class AlwaysAccepts(HMC):
     """Drops the accept step."""
 
-    def _settle(self, state: State, trajectory: Any) -> tuple[State, Info]:
-        return super()._settle(state, {**trajectory, "start": trajectory["start"] + 1e3})
+    def _settle(self, state: State) -> tuple[State, Info]:
+        self._room(state)["start"].add_(1e3)
+        return super()._settle(state)
 
 
 class KicksBackwards(HMC):
@@ -48,8 +49,9 @@ class KeepsTheOldPotential(HMC):
 class ForgetsTheMomentum(ChEES):
     """Counts the momentum at the end of a trajectory, and not at its start."""
 
-    def _settle(self, state: State, trajectory: Any) -> tuple[State, Info]:
-        return super()._settle(state, {**trajectory, "start": state["~potential"]})
+    def _settle(self, state: State) -> tuple[State, Info]:
+        self._room(state)["start"].copy_(state["~potential"])
+        return super()._settle(state)
 
 
 class OnWrongTarget(NUTS):

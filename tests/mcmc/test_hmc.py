@@ -82,7 +82,10 @@ def test_a_quarter_of_a_period_makes_normal_draws_independent() -> None:
 def test_jitter_is_the_same_for_all_chains_and_anew_for_each_trajectory() -> None:
     kernel = bound(normal, num_steps=3, step_size=0.4, jitter=0.5)
     state = kernel.init({"x": torch.zeros(6, 2)})
-    sizes = [kernel._set_out(state)["step_size"] for _ in range(50)]
+    trajectory, sizes = kernel._room(state), []
+    for _ in range(50):
+        kernel._set_out(state)
+        sizes.append(trajectory["step_size"].clone())
     assert all(size.shape == () for size in sizes)
     found = torch.stack(sizes)
     assert 0.2 <= found.min() < 0.25 and 0.55 < found.max() <= 0.6
