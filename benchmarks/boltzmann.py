@@ -32,6 +32,7 @@ from .boltzmann_peers import (
     by_bernoulli,
     by_uniform,
 )
+from .boltzmann_rbms import Rbms
 from .harness import Array, NotHereError
 
 # The rate makes no difference to the speed. With a large one the first steps of chains of hidden
@@ -304,6 +305,7 @@ def _gibbs(size: Size, chains: int, updates: int) -> Race:
         "PyTorch by hand": lambda: hand(by_bernoulli),
         "PyTorch by hand, faster coins": lambda: hand(by_uniform),
         "scikit-learn `BernoulliRBM.gibbs`": sklearn,
+        "rbms": lambda: worker(Rbms(start).gibbs, first),
     }
     amount = chains * updates
     return Race("rbm-gibbs", f"{chains:,} chains", "update", amount, workers, 5, per_unit=False)
@@ -348,6 +350,7 @@ def annealing(size: Size) -> Race:
         "`ais`": lambda: ours(False),
         "PyTorch by hand": lambda: hand(by_bernoulli),
         "PyTorch by hand, faster coins": lambda: hand(by_uniform),
+        "rbms": lambda: worker(Rbms(start).anneal),
     }
     title = f"RBM {size.visible}-{size.hidden}: annealing, {size.annealed:,} chains"
     amount = size.temperatures / 10_000

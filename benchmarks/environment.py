@@ -11,7 +11,17 @@ import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("torch", "pyro-ppl", "jax", "numpyro", "zuko", "normflows", "arviz", "scikit-learn")
+_PACKAGES = (
+    "torch",
+    "pyro-ppl",
+    "jax",
+    "numpyro",
+    "zuko",
+    "normflows",
+    "arviz",
+    "scikit-learn",
+    "rbms",
+)
 
 
 def one_thread() -> None:

@@ -86,13 +86,13 @@ def test_all_contestants_do_the_same(make: Callable[[boltzmann.Size], Race]) -> 
     tiny = make(TINY)
     times = measure(tiny, 1)
     here = set(tiny.workers) - set(times.missing)
-    assert len(here) >= 4 and set(times.missing) <= {"scikit-learn `BernoulliRBM`"}
+    assert len(here) >= 4 and set(times.missing) <= {"scikit-learn `BernoulliRBM`", "rbms"}
     assert all(times.processor[name][0] > 0 for name in here)
 
 
 def test_gibbs_updates_of_all_contestants_have_one_law() -> None:
     text = boltzmann.gibbs(TINY).report(1)
-    assert "5 chains:" in text and "40 chains:" in text and text.count("not run") <= 2
+    assert "5 chains:" in text and "40 chains:" in text and text.count("not run") <= 4
 
 
 class Flipped(ByHand):

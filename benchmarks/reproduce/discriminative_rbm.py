@@ -161,8 +161,8 @@ def table(rows: dict[str, Any], args: argparse.Namespace) -> list[str]:
         f"images. Trained on {preset.train_images:,} images in batches of 100 by Adam, binarised "
         f"anew at each presentation (dynamic); classified by grey values. The "
         f"parameters are those of the epoch with the lowest error on {preset.validation_images:,} "
-        "images held out. Published: Larochelle and Bengio 2008, whose hybrid machine has 1,500 "
-        "hidden units.",
+        "images held out, the last of the file. Published: Larochelle and Bengio 2008, whose "
+        "hybrid machine has 1,500 hidden units.",
         "",
         "| learning | hidden units | test error, % | published, % | validation error, % | epoch of "
         "it | epochs | training: processor min / clock min / load |",

@@ -12,6 +12,7 @@ from .degrees import as_order, spread_degrees
 from .dense import MLP
 from .evaluation import evaluating
 from .masked import MaskedLinear, MaskedMLP
+from .masked_convolution import MaskedConv2d
 from .sizes import as_shape, as_size, as_sizes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CouplingCNN",
     "CouplingMLP",
     "CouplingResNet",
+    "MaskedConv2d",
     "MaskedLinear",
     "MaskedMLP",
     "ResidualBlock",

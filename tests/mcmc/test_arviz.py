@@ -92,10 +92,10 @@ def test_lp_is_the_density_of_the_unconstrained_draws(chains: Chains) -> None:
 
 @pytest.mark.parametrize("parallel", [False, True])
 def test_predictions_are_new_data_at_every_draw(parallel: bool) -> None:
-    chains = quietly(Walk(model, compile=False), 500, 50, 4, args=(X,))
+    chains = quietly(Walk(model, compile=False), 100, 20, 4, args=(X,))
     new = chains.to_groups(posterior_predictive=True, parallel=parallel)
     noise = new["posterior_predictive"]["x"] - chains.samples["loc"].numpy()[..., None]
-    assert noise.shape == (4, 500, 4)
+    assert noise.shape == (4, 100, 4)
     count = noise.size
     assert abs(noise.mean()) < 4 / count**0.5
     assert abs(noise.var() - 1) < 4 * (2 / count) ** 0.5
