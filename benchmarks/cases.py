@@ -14,6 +14,7 @@ from . import (
     iwae,
     logistic_regression,
     mcmc,
+    pixel_sampling,
     vae,
 )
 from .harness import Measurable
@@ -29,6 +30,7 @@ CASES: dict[str, Callable[[], Measurable]] = {
     "vae-small-gpu": lambda: vae.case("vae-small-gpu", SMALL, steps=50, device="cuda"),
     **flows.cases(),
     **autoregressive.cases(),
+    **pixel_sampling.CASES,
     **mcmc.CASES,
     **boltzmann.CASES,
 }

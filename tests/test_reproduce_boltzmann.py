@@ -181,6 +181,23 @@ def test_a_deep_boltzmann_machine_starts_as_its_first_machine(
     assert torch.allclose(ours, first, atol=1e-5)
 
 
+def test_offsets_start_at_means_and_a_state_bounds_the_normaliser() -> None:
+    machine = DeepBoltzmannMachine(6, (4, 3), weight_scale=1.0, centred=True)
+    with torch.no_grad():
+        for level in range(3):
+            machine.get_parameter(f"bias{level}").normal_()
+        dbm_mnist.centre(machine, bits())
+        for level, values in enumerate([bits(), *machine.infer(bits())]):
+            assert torch.allclose(machine.get_buffer(f"offset{level}"), values.mean(0))
+        off = dbm_mnist.log_weight_when_off(machine)
+        states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 9)
+        v, h = states.split([6, 3], -1)
+        scores = -machine.energy(v, torch.zeros(len(v), 4), h)
+        assert torch.allclose(off, scores.logsumexp(0), atol=1e-4)
+        assert off < machine.eval().log_partition()
+    assert machine.offset_rate == 0.01
+
+
 def test_the_error_is_the_share_of_wrong_classes() -> None:
     machine = discriminative_rbm.DiscriminativeRBM(2, 3, num_classes=2, weight_scale=0.0)
     with torch.no_grad():

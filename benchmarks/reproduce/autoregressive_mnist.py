@@ -33,13 +33,12 @@ if not __package__:  # started as a file: the shared parts are found from the ro
 
 from benchmarks.reproduce.boltzmann.learning import boltzmann_learning
 from benchmarks.reproduce.runs import pages
+from benchmarks.reproduce.runs.binary_mnist import FIXED, SHAPE, load, nats
 from benchmarks.reproduce.runs.training import Cost, linearly_to_zero, train
 from pyro_deepgen.autoregressive import MADE, NADE, AutoregressiveDistribution
-from pyro_deepgen.datasets import Binarize, mnist
 from pyro_deepgen.plots import image_grid
 
 NAME = "autoregressive_mnist"
-SHAPE = (28, 28)
 # With 500 hidden units each: MADE with one mask, and NADE in a fixed order.
 DIRECT = "MADE-direct"  # whose inputs also enter the last layer
 PUBLISHED = {"MADE": 94.5, DIRECT: 94.5, "NADE": 88.33}
@@ -89,22 +88,13 @@ PRESETS = {
         {
             "MADE": Learning(500, 40, 2e-3, 1e-4, 15),
             DIRECT: Learning(500, 25, 2e-3, 1e-4, 15),
-            "NADE": Learning(500, 4, 2e-3, 0.0, 15),
+            "NADE": Learning(500, 16, 2e-3, 0.0, 30),
         },
         50_000,
         10_000,
         10_000,
     ),
 }
-
-
-def load(preset: Preset, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Binary training, validation and test images, ``(N, 784)`` each."""
-    data, fixed = mnist(protocol="gray"), Binarize("fixed")
-    order = torch.randperm(len(data.x_train), generator=torch.Generator().manual_seed(0))
-    x, valid = order[: preset.train_images], order[-preset.valid_images :]
-    parts = (data.x_train[x], data.x_train[valid], data.x_test[: preset.test_images])
-    return tuple(fixed(part.flatten(1)).to(device) for part in parts)
 
 
 def make(name: str, learning: Learning, x: torch.Tensor) -> AutoregressiveDistribution:
@@ -122,17 +112,12 @@ def make(name: str, learning: Learning, x: torch.Tensor) -> AutoregressiveDistri
     return made
 
 
-@torch.no_grad()
-def nats(model: AutoregressiveDistribution, x: torch.Tensor) -> torch.Tensor:
-    """Minus the log-probability of each image."""
-    return torch.cat([-model.log_prob(part) for part in x.split(250)]).double()
-
-
 def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train one model, measure it and draw from it."""
     preset = PRESETS[args.preset]
     learning = preset.rows[name]
-    x, valid, test = load(preset, args.device)
+    numbers = preset.train_images, preset.valid_images, preset.test_images
+    x, valid, test = load(*numbers, args.device)
     pyro.set_rng_seed(args.seed)
     model = make(name, learning, x).to(args.device)
     loss = boltzmann_learning(model)  # minus the log-probability, for any distribution
@@ -189,7 +174,7 @@ def table(rows: dict[str, Any], args: argparse.Namespace) -> Sequence[str]:
         "Minus the log-probability of an image in nats, +- standard error over "
         f"{preset.test_images:,} test images. {preset.train_images:,} training images, and "
         f"{preset.valid_images:,} others for the choice of the epoch, at random. Binarisation: "
-        f"{Binarize('fixed').name}, each pixel drawn once by its grey value. The published figures "
+        f"{FIXED.name}, each pixel drawn once by its grey value. The published figures "
         "are for Larochelle's file, which was drawn so too but is not used here, so that single "
         "pixels differ. One hidden layer; the variables in reading order; Adam, batch 100, with a "
         "rate that falls to zero by a straight line and a penalty on squared weights. Training "

@@ -105,7 +105,7 @@ PRESETS = {
     ),
     "reproduction": Preset(
         hidden=500,
-        rows={"PCD": Learning(60, 0.05, 1, 50, 50), "CD-25": Learning(10, 0.05, 25, 100)},
+        rows={"PCD": Learning(60, 0.05, 1, 50, 50), "CD-25": Learning(15, 0.05, 25, 100)},
         train_images=60_000,
         test_images=10_000,
         chains=100,

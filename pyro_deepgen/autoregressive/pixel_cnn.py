@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..nn import as_size
-from ..nn.masked_convolution import MaskedConv2d
+from ..nn import MaskedConv2d, as_size
 from .outputs import Output
 from .pixel_distribution import ContextMaps, PixelDistribution, Shifts
 from .pixel_walk import Run

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, linear, pad
 
-from ..nn.masked_convolution import MaskedConv2d
+from ..nn import MaskedConv2d
 from .pixel_walk import ConvolutionSteps, groups_of
 
 
@@ -138,12 +138,11 @@ class DiagonalLSTM(nn.Module):
 
     .. math:: (o, f, i, g)_{ij} = K_{is} y_{ij} + K_{ss} (h_{i,j-1}, h_{i-1,j})
 
-    where the memory :math:`c_{ij}` follows :math:`c_{i,j-1}`. The features :math:`y` are skewed,
-    each row one pixel further to the right than the row above, so that all pixels of a column are
-    computed at once. The second goes from right to left; its states enter one row further down,
-    where all that they have seen is known. So it also sees the pixel :math:`x_{ij}` of the image
-    itself, which :math:`y_{ij}` does not contain; without it the last pixel of the row above would
-    not be seen. Together they see all pixels before.
+    where the memory :math:`c_{ij}` follows :math:`c_{i,j-1}`. All pixels of a diagonal are computed
+    at once: what they depend on lies on the diagonal before. The second goes from right to left;
+    its states enter one row further down, where all that they have seen is known. So it also sees
+    the pixel :math:`x_{ij}` of the image itself, which :math:`y_{ij}` does not contain; without it
+    the last pixel of the row above would not be seen. Together they see all pixels before.
 
     Args:
         in_labels: number of the group of every input channel.
@@ -168,71 +167,98 @@ class DiagonalLSTM(nn.Module):
 
     def forward(self, x: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """Map features ``(N, in, H, W)`` and the image to ``(N, units, H, W)``."""
-        from_left = self.along_diagonals(self.enter[0](x), self.recurrent_weight[0])
-        if x.shape[2] == 1:  # no row above
-            return from_left
-        entered = self.enter[1](x[:, :, :-1]) + self.look(image[:, :, :-1])
-        from_right = self.along_diagonals(entered.flip(-1), self.recurrent_weight[1]).flip(-1)
-        return from_left + pad(from_right, (0, 0, 1, 0))
+        height, width = x.shape[2:]
+        order, sizes = diagonals(height, width, x.device)
+        first, _ = self.enter
+        assert isinstance(first, MaskedConv2d)
+        turned = torch.cat([x, image], 1).flip(-1)  # for the second, which so goes the same way
+        entered = torch.stack(
+            [
+                linear(in_order(x, order), first.seen_weight()[:, :, 0, 0], first.bias),
+                linear(in_order(turned, order), *self.enter_from_right()),
+            ]
+        )
+        states = self.along_diagonals(entered, sizes, width).index_select(1, order.argsort())
+        from_left, from_right = states.permute(0, 2, 3, 1).unflatten(3, (height, width))
+        made: torch.Tensor = from_left + pad(from_right[:, :, :-1].flip(-1), (0, 0, 1, 0))
+        return made
 
-    def along_diagonals(self, entered: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Run over what enters the gates, ``(N, 4 units, H, W)``, column by column of the skew."""
-        num, _, height, width = entered.shape
-        inside = skew(entered.new_ones((1, 1, height, width)))[0, 0].mT.unsqueeze(-1)
-        state = memory = entered.new_zeros((num, height, len(self.out_labels)))
+    def enter_from_right(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight ``(4 units, in + image)`` and bias by which features and image enter together."""
+        _, second = self.enter
+        assert isinstance(second, MaskedConv2d)
+        weight = torch.cat([second.weight, self.look.weight], 1)[:, :, 0, 0]
+        return weight, second.bias + self.look.bias
+
+    def along_diagonals(
+        self, entered: torch.Tensor, sizes: Sequence[int], width: int
+    ) -> torch.Tensor:
+        """Run both from left to right, diagonal by diagonal.
+
+        Args:
+            entered: what enters the gates of the two at the pixels of each diagonal, from top to
+                bottom, one diagonal after the other: ``(2, H W, N, 4 units)``.
+            sizes: number of pixels of each diagonal.
+            width: width of the image.
+
+        Returns:
+            States ``(2, H W, N, units)``.
+        """
+        height, recurrent = len(sizes) + 1 - width, self.recurrent_weight.mT
+        state = memory = entered.new_zeros((2, 0, entered.shape[2], len(self.out_labels)))
         states = []
-        for column, valid in zip(skew(entered).permute(3, 0, 2, 1), inside, strict=True):
-            above = pad(state, (0, 0, 1, 0))[:, :-1]
-            state, memory = cell(column + linear(torch.cat([state, above], -1), weight), memory, -1)
-            state, memory = state * valid, memory * valid
+        for number, column in enumerate(entered.split(list(sizes), 1)):
+            # Zeros stand for what is above the first row, and to the left of the first column.
+            first, last = int(number < width), int(number < height)
+            before = pad(state, (0, 0, 0, 0, first, last))
+            beside_and_above = torch.cat([before[:, 1:], before[:, :-1]], -1)
+            gates = torch.baddbmm(column.flatten(1, 2), beside_and_above.flatten(1, 2), recurrent)
+            beside = pad(memory[:, 1 - first :], (0, 0, 0, 0, 0, last))
+            state, memory = cell(gates.unflatten(1, column.shape[1:3]), beside, -1)
             states.append(state)
-        return unskew(torch.stack(states, -1).transpose(1, 2), width)
+        return torch.cat(states, 1)
 
     def steps(self, num: int, width: int, num_groups: int) -> DiagonalLSTMSteps:
         """Begin to make images pixel by pixel."""
         return DiagonalLSTMSteps(self, num, width, num_groups)
 
 
-def skew(x: torch.Tensor) -> torch.Tensor:
-    """Move row ``i`` of ``(N, C, H, W)`` by ``i`` columns to the right: ``(N, C, H, W + H - 1)``.
+def diagonals(
+    height: int, width: int, device: torch.device | None = None
+) -> tuple[torch.Tensor, list[int]]:
+    """The pixels of each diagonal from the top right to the bottom left, one after the other.
+
+    Returns:
+        The numbers in reading order of all pixels, and how many there are on each diagonal.
 
     Example:
-        >>> import torch
-        >>> skew(torch.tensor([[[[1, 2], [3, 4]]]]))[0, 0].tolist()
-        [[1, 2, 0], [0, 3, 4]]
+        >>> order, sizes = diagonals(2, 3)
+        >>> order.tolist(), sizes
+        ([0, 1, 3, 2, 4, 5], [1, 2, 2, 1])
     """
-    height, width = x.shape[2:]
-    flat = pad(x, (0, height)).flatten(2)[:, :, : height * (width + height - 1)]
-    return flat.reshape((*x.shape[:3], width + height - 1))
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    order = (rows[:, None] + columns).flatten().argsort(stable=True)
+    num = height + width - 1
+    return order, [min(k, height - 1) - max(k - width, -1) for k in range(num)]
 
 
-def unskew(x: torch.Tensor, width: int) -> torch.Tensor:
-    """Undo :func:`skew` for images of a width.
-
-    Example:
-        >>> import torch
-        >>> x = torch.randn(2, 3, 4, 5)
-        >>> torch.equal(unskew(skew(x), 5), x)
-        True
-    """
-    height = x.shape[2]
-    return pad(x.flatten(2), (0, height)).reshape((*x.shape[:3], width + height))[..., :width]
+def in_order(x: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """Take the pixels of images ``(N, C, H, W)`` in an order: ``(H W, N, C)``."""
+    return x.flatten(2).permute(2, 0, 1).contiguous().index_select(0, order)
 
 
 class DiagonalLSTMSteps:
     """A diagonal LSTM pixel by pixel: it carries the states of the row above and to the left."""
 
     def __init__(self, layer: DiagonalLSTM, num: int, width: int, num_groups: int) -> None:
-        first, second = layer.enter
+        first, _ = layer.enter
         assert isinstance(first, MaskedConv2d)
-        assert isinstance(second, MaskedConv2d)
         size, device = len(layer.out_labels), layer.recurrent_weight.device
         self.enter = ConvolutionSteps(first, num, width, num_groups, keep=True)
         look = layer.look
         self.inputs = groups_of(look.in_labels, num_groups, device)
         # From right to left, features and the image enter together.
-        self.enter_weight = torch.cat([second.weight, look.weight], 1)[:, :, 0, 0]
-        self.enter_bias = second.bias + look.bias
+        self.enter_weight, self.enter_bias = layer.enter_from_right()
         # Of each direction: what the pixel beside adds to the gates, and what the pixel above.
         self.beside, self.above = layer.recurrent_weight.split(size, 2)
         self.units = groups_of(layer.out_labels, num_groups, device)

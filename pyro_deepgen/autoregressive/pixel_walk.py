@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
-from ..nn.masked_convolution import MaskedConv2d
+from ..nn import MaskedConv2d
 
 
 class PixelSteps(Protocol):

@@ -24,12 +24,11 @@ def _zero(x: torch.Tensor) -> torch.Tensor:
 
 
 class CentredLayers(torch.autograd.Function):
-    r"""Parameters of two layers of unchanged values, whose gradient is that of centred units.
+    r"""Parameters of layers of unchanged values, whose gradient is that of centred units.
 
     .. math::
-        \Delta W' = \Delta W - \Delta b \lambda^T - \mu \Delta c^T, \quad
-        \Delta b' = \Delta b - \Delta W' \lambda, \quad
-        \Delta c' = \Delta c - \Delta W'^T \mu
+        \Delta W'_l = \Delta W_l - \Delta b_{l-1} \mu_l^T - \mu_{l-1} \Delta b_l^T, \quad
+        \Delta b'_l = \Delta b_l - \Delta W'_{l+1} \mu_{l+1} - \Delta W_l'^T \mu_{l-1}
 
     References:
         Deep Boltzmann Machines and the Centering Trick, Grégoire Montavon and Klaus-Robert Müller,
@@ -40,35 +39,37 @@ class CentredLayers(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        weight: torch.Tensor,
-        visible_bias: torch.Tensor,
-        hidden_bias: torch.Tensor,
-        visible_offset: torch.Tensor,
-        hidden_offset: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give weights ``(V, H)`` and biases as they are; offsets have the biases' shapes."""
-        return (
-            weight.view_as(weight),
-            visible_bias.view_as(visible_bias),
-            hidden_bias.view_as(hidden_bias),
-        )
+    def forward(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Give weights and biases as they are.
+
+        Args:
+            values: weights ``(N_{l-1}, N_l)`` from below to above, biases ``(N_l,)`` of all layers,
+                and offsets of the biases' shapes.
+        """
+        layers = (len(values) + 1) // 3
+        return tuple(value.view_as(value) for value in values[:-layers])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
         """Keep the offsets."""
         # Copies, as the offsets move on in place before the gradient may be asked for.
-        ctx.save_for_backward(inputs[3].clone(), inputs[4].clone())
+        ctx.save_for_backward(*(x.clone() for x in inputs[-((len(inputs) + 1) // 3) :]))
 
     @staticmethod
-    def backward(
-        ctx: Any, weight: torch.Tensor, visible_bias: torch.Tensor, hidden_bias: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Transform the gradients of the weights and biases."""
-        mu, lam = ctx.saved_tensors
-        rows, columns = torch.stack([visible_bias, mu], 1), torch.stack([lam, hidden_bias])
-        weight = weight.addmm(rows, columns, alpha=-1)
-        return weight, visible_bias - weight @ lam, hidden_bias - mu @ weight, None, None
+        offsets = ctx.saved_tensors
+        top = len(offsets) - 1
+        biases, weights = gradients[top:], []
+        for level in range(top):
+            rows = torch.stack([biases[level], offsets[level]], 1)
+            columns = torch.stack([offsets[level + 1], biases[level + 1]])
+            weights.append(gradients[level].addmm(rows, columns, alpha=-1))
+        moved = list(biases)
+        for level, weight in enumerate(weights):
+            moved[level] = moved[level] - weight @ offsets[level + 1]
+            moved[level + 1] = moved[level + 1] - offsets[level] @ weight
+        return *weights, *moved, *[None] * len(offsets)
 
 
 def centred_units(

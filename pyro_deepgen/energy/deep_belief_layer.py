@@ -21,15 +21,21 @@ class DeepBeliefLayer(nn.Module):
     .. math:: p(x | h) = \exp(\eta^T s(x) - e(x) - A(\eta)),\ \eta = h^T G + b, \qquad
         q(h_j = 1 | x) = \sigma((s(x)^T R + c)_j)
 
+    At a temperature, :math:`\eta`, :math:`e` and the argument of :math:`\sigma` are divided by it.
+
     Args:
         units: the units of the layer, ``N``.
         num_above: binary units of the layer above, ``M``.
         weight_scale: standard deviation of the first weights.
+        temperature: ``T``.
     """
 
-    def __init__(self, units: Units, num_above: int, weight_scale: float) -> None:
+    def __init__(
+        self, units: Units, num_above: int, weight_scale: float, temperature: float = 1.0
+    ) -> None:
         super().__init__()
-        self.units, self.above = units, BinaryUnits(num_above)
+        self.units, self.above = units.at(temperature), BinaryUnits(num_above)
+        self.temperature = temperature
         weight = weight_scale * torch.randn(units.num_units, num_above)
         self.recognition_weight = nn.Parameter(weight)
         self.recognition_bias = nn.Parameter(torch.zeros(num_above))
@@ -41,11 +47,15 @@ class DeepBeliefLayer(nn.Module):
 
     def field_below(self, h: torch.Tensor) -> torch.Tensor:
         """What acts on the units given those above, from ``(..., M)`` to ``(..., N)``."""
-        return h @ self.generative_weight + self.generative_bias
+        return (h @ self.generative_weight + self.generative_bias) / self.temperature
 
     def field_above(self, x: torch.Tensor) -> torch.Tensor:
         """What acts on the units above in recognition, from ``(..., N)`` to ``(..., M)``."""
-        return self.units.statistic(x) @ self.recognition_weight + self.recognition_bias
+        return self._recognized(self.units.statistic(x))
+
+    def _recognized(self, statistic: torch.Tensor) -> torch.Tensor:
+        field = statistic @ self.recognition_weight + self.recognition_bias
+        return field / self.temperature
 
     def draw_below(self, h: torch.Tensor) -> torch.Tensor:
         """Draw ``(..., N)`` from the model."""
@@ -64,8 +74,7 @@ class DeepBeliefLayer(nn.Module):
 
         The variances of Gaussian units are learned by the model alone.
         """
-        field = self.units.statistic(x).detach() @ self.recognition_weight + self.recognition_bias
-        return _log_prob(self.above, h, field)
+        return _log_prob(self.above, h, self._recognized(self.units.statistic(x).detach()))
 
     def machine(self, negative_phase: NegativePhase, below: RBM | None) -> RBM:
         """An RBM of the two layers with the present generative weights.
@@ -74,7 +83,9 @@ class DeepBeliefLayer(nn.Module):
             negative_phase: of the machine.
             below: the machine of the layers below, which decides how this one starts.
         """
-        rbm = RBM(self.units, self.above, negative_phase=negative_phase)
+        rbm = RBM(
+            self.units, self.above, negative_phase=negative_phase, temperature=self.temperature
+        )
         rbm = rbm.to(self.generative_weight.device, self.generative_weight.dtype)
         with torch.no_grad():
             rbm.weight.copy_(self.generative_weight.mT)

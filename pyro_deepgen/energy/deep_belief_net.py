@@ -58,6 +58,8 @@ class DeepBeliefNet(DistributionModule):
             follow; 0 for none.
         bias: a network from ``(..., context_dim)`` to offsets ``(..., H_{L-1} + H_L)``; linear by
             default.
+        temperature: ``T``, of every layer's conditionals and of the top; their fields and energies
+            are divided by it.
         sampling_steps: see :class:`EnergyDistribution`.
         validate_args: see :class:`EnergyDistribution`.
 
@@ -90,6 +92,7 @@ class DeepBeliefNet(DistributionModule):
         num_draws: int = 100,
         context_dim: int = 0,
         bias: nn.Module | None = None,
+        temperature: float = 1.0,
         sampling_steps: int = 1000,
         validate_args: bool | None = None,
     ) -> None:
@@ -107,9 +110,10 @@ class DeepBeliefNet(DistributionModule):
             )
         self.sizes = visible.num_units, *hidden_dims
         self.dream_steps, self.num_draws = dream_steps, num_draws
+        self.temperature = temperature
         units = [visible, *(BinaryUnits(size) for size in hidden_dims[:-2])]
         self.layers = nn.ModuleList(
-            DeepBeliefLayer(below, size, weight_scale)
+            DeepBeliefLayer(below, size, weight_scale, temperature)
             for below, size in zip(units, hidden_dims[:-1], strict=True)
         )
         self.top = RBM(
@@ -119,6 +123,7 @@ class DeepBeliefNet(DistributionModule):
             context_dim=context_dim,
             bias=bias,
             negative_phase=negative_phase or ContrastiveDivergence(10),
+            temperature=temperature,
             sampling_steps=sampling_steps,
             validate_args=False,
         )

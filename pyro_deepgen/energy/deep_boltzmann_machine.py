@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from typing_extensions import Self
 
 from pyro_deepgen.mcmc import AISResult
 
 from .annealing import annealed
+from .centring import CentredLayers
 from .context import offsets
 from .copied_units import Copies
 from .inferred_layers import InferredLayers
@@ -56,6 +58,9 @@ class DeepBoltzmannMachine(InferredLayers):
         context_dim: size of a context that shifts all biases; 0 for none.
         bias: a network from ``(..., context_dim)`` to offsets ``(..., V + H_1 + ... + H_L)``;
             linear by default.
+        centred: whether the gradient in training is that of centred units; see :class:`RBM`.
+        offset_rate: how fast the offsets follow the means of the data, and of the hidden units
+            given them, in training. They start at those of units without a field.
         negative_phase: see :class:`EnergyDistribution`.
         temperature: see :class:`EnergyDistribution`.
         sampling_steps: see :class:`EnergyDistribution`.
@@ -65,7 +70,8 @@ class DeepBoltzmannMachine(InferredLayers):
         ValueError: for sizes out of range.
 
     References:
-        Deep Boltzmann Machines, Ruslan Salakhutdinov and Geoffrey Hinton, 2009.
+        Deep Boltzmann Machines, Ruslan Salakhutdinov and Geoffrey Hinton, 2009. Deep Boltzmann
+        Machines and the Centering Trick, Grégoire Montavon and Klaus-Robert Müller, 2012.
 
     Example:
         >>> import torch
@@ -78,6 +84,7 @@ class DeepBoltzmannMachine(InferredLayers):
     """
 
     bias1: torch.Tensor
+    hidden_base: torch.Tensor
 
     def __init__(
         self,
@@ -89,6 +96,8 @@ class DeepBoltzmannMachine(InferredLayers):
         weight_scale: float = 0.01,
         context_dim: int = 0,
         bias: nn.Module | None = None,
+        centred: bool = False,
+        offset_rate: float = 0.01,
         negative_phase: NegativePhase | None = None,
         temperature: float = 1.0,
         sampling_steps: int = 1000,
@@ -116,7 +125,13 @@ class DeepBoltzmannMachine(InferredLayers):
             if level:
                 first = weight_scale * torch.randn(self.sizes[level - 1], size)
                 self.register_parameter(f"weight{level}", nn.Parameter(first))
+        self.centred, self.offset_rate = centred, offset_rate
+        for level in range(self.num_layers if centred else 0):
+            units = self.units(level)
+            mean = units.statistic(units.mean(torch.zeros(units.num_units)))
+            self.register_buffer(f"offset{level}", mean.detach().clone())
         self.register_buffer("base_bias", torch.zeros(visible.num_units))
+        self.register_buffer("hidden_base", torch.zeros(sum(hidden_dims)))
         self.mean_field = MeanField() if mean_field is None else mean_field
         if context_dim:
             self.offsets = offsets(context_dim, self.sizes) if bias is None else bias
@@ -196,6 +211,26 @@ class DeepBoltzmannMachine(InferredLayers):
 
     # ------------------------------------------------ learning
 
+    @torch.no_grad()
+    def observe(self, state: torch.Tensor) -> None:
+        """Let the offsets follow the means of the data, where units are centred."""
+        for level, x in enumerate(self.all_units.split(state) if self.centred else []):
+            assert x is not None
+            x, offset = self.units(level).statistic(x), self.get_buffer(f"offset{level}")
+            offset.lerp_(x.reshape(-1, len(offset)).mean(0), self.offset_rate)
+
+    @property
+    def learning(self) -> Self:
+        """The machine with the gradient of centred units, if they are to be centred."""
+        if not self.centred:
+            return self
+        names = [f"weight{level}" for level in range(1, self.num_layers)]
+        names += [f"bias{level}" for level in range(self.num_layers)]
+        values = [getattr(self, name) for name in names]
+        values += [getattr(self, f"offset{level}") for level in range(self.num_layers)]
+        apply: Any = CentredLayers.apply
+        return self.with_parameters(**dict(zip(names, apply(*values), strict=True)))
+
     def negative_energy(self, draws: torch.Tensor) -> torch.Tensor:
         """Energies of the chains' odd layers: with the even ones summed out they vary less."""
         odd = self.odd_layers
@@ -234,14 +269,32 @@ class DeepBoltzmannMachine(InferredLayers):
 
     # ------------------------------------------------ the normalising constant
 
+    def base(self, level: int) -> torch.Tensor:
+        """What acts on a layer ``(N_l,)`` at the beginning of the path of annealing."""
+        return self.hidden_base.split(self.sizes[1:])[level - 1] if level else self.base_bias
+
+    @torch.no_grad()
     def set_base(self, data: torch.Tensor) -> None:
-        """Start annealing from the mean of some data, ``(N, V)``, which shortens the way.
+        """Start annealing from the means of some data and of the hidden units given them.
+
+        That shortens the way. The way from fair hidden units may lead through a jump of the units'
+        state, where estimates forward and in reverse come out far apart. Of forward estimates from
+        several bases the largest counts: one is too low if its chains miss a part of the mass. Call
+        it once the machine is trained.
+
+        Args:
+            data: ``(N, V)``.
 
         Raises:
-            ValueError: for units for which there is no closed form.
+            ValueError: for visible units for which there is no closed form.
         """
-        mean = data.reshape(-1, self.sizes[0]).mean(0)
-        self.base_bias.copy_(self.visible.field_of(mean))
+        data = data.reshape(-1, self.sizes[0])
+        self.base_bias.copy_(self.visible.field_of(data.mean(0)))
+        fields = [
+            self.units(level).field_of(mean.mean(0))
+            for level, mean in enumerate(self.infer(data), start=1)
+        ]
+        self.hidden_base.copy_(torch.cat(fields))
 
     def anneal(self, *, compile: bool | str = True, **settings: Any) -> AISResult:
         """Annealed importance sampling of the odd layers, with the even ones summed out."""

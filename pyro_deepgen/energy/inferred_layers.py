@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import Self
 
 from .layer_states import LayerStates
 from .layered_machine import LayeredMachine, Layers
@@ -133,13 +134,22 @@ class InferredLayers(LayeredMachine):
         """Energies of data, or their bounds by mean field, and of the negative phase's draws."""
         if self.clamped_steps:
             state = self.complete(value)
-            positive = self.all_units.energy(state)
+            self.observe(state)
+            learning = self.learning
+            positive = learning.all_units.energy(state)
         else:
             with torch.no_grad():
                 means = self.infer(value)
                 state = self._drawn_about(value, means)
-            positive = self.variational_energy(value, means)
-        return positive, self.negative_energy(self.negative_phase(self.all_units, state))
+                self.observe(self.all_units.join([value, *means]))
+            learning = self.learning
+            positive = learning.variational_energy(value, means)
+        return positive, learning.negative_energy(self.negative_phase(self.all_units, state))
+
+    @property
+    def learning(self) -> Self:
+        """The machine whose energies' gradients are those of learning; itself by default."""
+        return self
 
     def negative_energy(self, draws: torch.Tensor) -> torch.Tensor:
         """Energies ``(...)`` of what chains hold, with further layers summed out where it helps."""

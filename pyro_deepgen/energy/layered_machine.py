@@ -116,8 +116,9 @@ class LayeredMachine(EnergyDistribution):
         if beta is None:
             return field
         beta = beta.to(field.dtype).reshape(*beta.shape, *[1] * len(self.event_shape))
-        moved: torch.Tensor = beta * field
-        return moved if level else moved + (1 - beta) * self.base_bias
+        moved, base = beta * field, self.base(level)
+        on_path: torch.Tensor = moved if base is None else moved + (1 - beta) * base
+        return on_path
 
     def field_in(self, level: int, layers: Layers) -> torch.Tensor:
         """The field of a layer given its neighbours among all layers, in its full shape."""
@@ -213,6 +214,10 @@ class LayeredMachine(EnergyDistribution):
         """Visible units by enumeration of the even or of the odd layers."""
         return self.visible_part(self.all_units.exact_sample(num_draws))
 
+    def base(self, level: int) -> torch.Tensor | None:
+        """What acts on a layer at the beginning of the path; ``None`` for 0, fair hidden units."""
+        return None if level else self.base_bias
+
     def bridge(self, beta: torch.Tensor) -> Self:
         """The machine with its couplings times ``beta``, and biases between the base's and its."""
         view = self.expand(self.batch_shape)
@@ -220,5 +225,5 @@ class LayeredMachine(EnergyDistribution):
         return view
 
     def path_start(self) -> IndependentLayers:
-        """Independent units, visible ones with the base's biases, fair hidden ones."""
+        """Independent units with the base's biases."""
         return self.all_units.path_start()

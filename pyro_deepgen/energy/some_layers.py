@@ -162,7 +162,7 @@ class SomeLayers(Machine):
         return type(self)(self.machine.bridge(beta), self.levels)
 
     def path_start(self) -> IndependentLayers:
-        """Independent units, visible ones with the base's biases, fair hidden ones."""
+        """Independent units with the base's biases."""
         return IndependentLayers(self.bridge(self.machine.base_bias.new_zeros(())))
 
 

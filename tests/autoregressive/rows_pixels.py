@@ -16,7 +16,7 @@ from pyro_deepgen.autoregressive import (
     PixelCNN,
     PixelRNN,
 )
-from pyro_deepgen.nn.masked_convolution import MaskedConv2d
+from pyro_deepgen.nn import MaskedConv2d
 
 Make = Callable[..., Any]
 SMALL = {"first_kernel_size": 3}

@@ -16,7 +16,7 @@ from pyro_deepgen.autoregressive import (
     PixelRNN,
     pixel_lstm,
 )
-from pyro_deepgen.nn.masked_convolution import MaskedConv2d
+from pyro_deepgen.nn import MaskedConv2d
 from tests.autoregressive.rows_pixels import NETWORKS, changed
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -271,6 +271,26 @@ def test_annealing_of_the_odd_layers_brackets_the_normaliser(base: bool) -> None
         assert result.log_weights.var() < whole.log_weights.var()
 
 
+def test_annealing_starts_from_the_means_of_data_and_of_hidden_units_given_them() -> None:
+    machine = machine_of((6, 4), visible=5, scale=1.0).eval()
+    with torch.no_grad():
+        for level in (1, 2):  # few hidden units are on
+            getattr(machine, f"bias{level}").sub_(4.0)
+        exact = machine.log_partition()
+        settings: dict[str, Any] = {"num_chains": 500, "num_steps": 20, "compile": False}
+        fair = machine.anneal(**settings)
+        data = machine.sample((500,))
+        machine.set_base(data)
+        means = torch.cat([x.mean(0) for x in (data, *machine.infer(data))]).clamp(0.02, 0.98)
+        drawn = machine.path_start().sample((10_000,)).mean(0)
+        error = (means * (1 - means) / 10_000).sqrt()
+        assert bool(((drawn - means).abs() < 4 * error).all())
+        near = machine.anneal(**settings)
+        for result in (fair, near):
+            assert abs(result.log_z - exact) < 4 * result.standard_error
+        assert near.log_weights.var() < 0.5 * fair.log_weights.var()
+
+
 def test_wrong_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="hidden layer"):
         DeepBoltzmannMachine(3, ())
