@@ -28,6 +28,10 @@ def nothing(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
     return []
 
 
+def no_operation(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    return []
+
+
 def an_input(x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
     return [x, x + y]
 
@@ -58,6 +62,7 @@ PROGRAMS = [
     arithmetic,
     in_place,
     nothing,
+    no_operation,
     an_input,
     a_view,
     views_of_a_result,

@@ -39,9 +39,9 @@ class MADE(MaskedDistribution):
         order: indices of the variables from the first to the last, of the first mask; by default
             that of the indices.
         context_dim: number of dimensions of a context that all hidden units see.
-        skip: whether the inputs also enter the last layer directly. A hidden layer with fewer units
-            than variables has no unit that sees one variable more than another does, so that a
-            variable misses some of those right before it; direct connections show them to it.
+        skip: whether the inputs also enter the last layer directly. With fewer units than
+            variables some numbers of variables are those of no unit, so that some variables miss
+            the ones right before them; direct connections show them.
         activation: makes the nonlinearity.
         validate_args: whether ``log_prob`` checks its argument.
 

@@ -97,7 +97,7 @@ class BinaryOutput(Output):
         return 2
 
     def log_prob(self, parameters: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Log-probability of values ``(...)`` under logits ``(..., 1)``."""
+        """Log-probability of values ``(...)``, 0 or 1, under logits ``(..., 1)``."""
         logits = parameters.squeeze(-1)
         # The sign goes in first: a difference of two terms would lose digits for large logits.
         # A product takes a third of the time of a choice, above all backwards.

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.functional import one_hot
 from typing_extensions import Self
 
-from ..nn import as_shape, as_size
-from ..nn.masked_convolution import spread_labels
+from ..nn import as_shape, as_size, spread_labels
 from .autoregressive_distribution import AutoregressiveDistribution
 from .drawing import Drawing
 from .logistic_output import LogisticMixtureOutput

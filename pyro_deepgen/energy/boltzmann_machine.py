@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import constraints
 from typing_extensions import Self
 
-from .centring import centred_units
+from .centring import as_offset_rate, centred_units
 from .colouring import colours
 from .context import offsets
 from .energy_distribution import EnergyDistribution
@@ -142,7 +142,7 @@ class BoltzmannMachine(EnergyDistribution):
         self.weight = nn.Parameter(weight_scale * torch.randn(size, size) * pairs)
         self.unit_bias = nn.Parameter(torch.zeros(size))
         self.register_buffer("base_bias", torch.zeros(size))
-        self.centred, self.offset_rate = centred, offset_rate
+        self.centred, self.offset_rate = centred, as_offset_rate(offset_rate)
         if centred:
             self.register_buffer("offset", torch.full((size,), 0.5))
         if context_dim:

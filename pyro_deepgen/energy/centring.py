@@ -72,6 +72,17 @@ class CentredLayers(torch.autograd.Function):
         return *weights, *moved, *[None] * len(offsets)
 
 
+def as_offset_rate(rate: float) -> float:
+    """A share of the way from an offset to the mean of a batch.
+
+    Raises:
+        ValueError: if it is not in [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"expected an offset_rate from 0 to 1, got {rate}")
+    return rate
+
+
 def centred_units(
     weight: torch.Tensor, bias: torch.Tensor, offset: torch.Tensor, pairs: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

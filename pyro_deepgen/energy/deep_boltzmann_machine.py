@@ -15,7 +15,7 @@ from typing_extensions import Self
 from pyro_deepgen.mcmc import AISResult
 
 from .annealing import annealed
-from .centring import CentredLayers
+from .centring import CentredLayers, as_offset_rate
 from .context import offsets
 from .copied_units import Copies
 from .inferred_layers import InferredLayers
@@ -58,7 +58,8 @@ class DeepBoltzmannMachine(InferredLayers):
         context_dim: size of a context that shifts all biases; 0 for none.
         bias: a network from ``(..., context_dim)`` to offsets ``(..., V + H_1 + ... + H_L)``;
             linear by default.
-        centred: whether the gradient in training is that of centred units; see :class:`RBM`.
+        centred: whether the gradient of ``log_prob`` in training is that of centred units; see
+            :class:`RBM`. The machines of :meth:`stages` are not centred.
         offset_rate: how fast the offsets follow the means of the data, and of the hidden units
             given them, in training. They start at those of units without a field.
         negative_phase: see :class:`EnergyDistribution`.
@@ -125,7 +126,7 @@ class DeepBoltzmannMachine(InferredLayers):
             if level:
                 first = weight_scale * torch.randn(self.sizes[level - 1], size)
                 self.register_parameter(f"weight{level}", nn.Parameter(first))
-        self.centred, self.offset_rate = centred, offset_rate
+        self.centred, self.offset_rate = centred, as_offset_rate(offset_rate)
         for level in range(self.num_layers if centred else 0):
             units = self.units(level)
             mean = units.statistic(units.mean(torch.zeros(units.num_units)))
@@ -279,16 +280,18 @@ class DeepBoltzmannMachine(InferredLayers):
 
         That shortens the way. The way from fair hidden units may lead through a jump of the units'
         state, where estimates forward and in reverse come out far apart. Of forward estimates from
-        several bases the largest counts: one is too low if its chains miss a part of the mass. Call
-        it once the machine is trained.
+        several bases that differ by more than their standard errors the largest counts: one is too
+        low if its chains miss a part of the mass. Call it once the machine is trained.
 
         Args:
             data: ``(N, V)``.
 
         Raises:
-            ValueError: for visible units for which there is no closed form.
+            ValueError: for visible units for which there is no closed form, or without data.
         """
         data = data.reshape(-1, self.sizes[0])
+        if not len(data):
+            raise ValueError("expected data to take means of, got none")
         self.base_bias.copy_(self.visible.field_of(data.mean(0)))
         fields = [
             self.units(level).field_of(mean.mean(0))

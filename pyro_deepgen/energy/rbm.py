@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from typing_extensions import Self
 
-from .centring import CentredLayers
+from .centring import CentredLayers, as_offset_rate
 from .context import offsets
 from .energy_distribution import EnergyDistribution
 from .log_partition import UnknownPartitionError, log_sum_of
@@ -103,7 +103,7 @@ class RBM(EnergyDistribution):
         self.visible_bias = nn.Parameter(torch.zeros(shape[0]))
         self.hidden_bias = nn.Parameter(torch.zeros(shape[1]))
         self.register_buffer("base_bias", torch.zeros(shape[0]))
-        self.centred, self.offset_rate = centred, offset_rate
+        self.centred, self.offset_rate = centred, as_offset_rate(offset_rate)
         if centred:
             means = [u.mean(torch.zeros(u.num_units)) for u in (self.visible, self.hidden)]
             self.register_buffer("visible_offset", visible.statistic(means[0]).detach().clone())

@@ -105,9 +105,12 @@ class ChEES(Trajectories):
         self.load_tuning(names | {"length_squares": length * 0, "length_count": length * 0})
 
     def init(self, state: State) -> State:
-        """Add the potential, its gradient, and the number of trajectories so far."""
-        none = torch.zeros(len(state[self.sites[0]]), dtype=torch.int64, device=self.target.device)
-        return {**super().init(state), COUNT: state.get(COUNT, none)}
+        """Add the potential, its gradient, and the place in the sequence of lengths."""
+        # A random one: tempering and annealing begin anew before each step, which must not have
+        # the same length each time.
+        place = torch.randint(2**16, (), device=self.target.device)
+        place = place.expand(len(state[self.sites[0]]))
+        return {**super().init(state), COUNT: state.get(COUNT, place)}
 
     def step(self, state: State) -> tuple[State, Info]:
         """Follow one trajectory in every chain, and accept or reject."""

@@ -12,7 +12,7 @@ from .degrees import as_order, spread_degrees
 from .dense import MLP
 from .evaluation import evaluating
 from .masked import MaskedLinear, MaskedMLP
-from .masked_convolution import MaskedConv2d
+from .masked_convolution import MaskedConv2d, spread_labels
 from .sizes import as_shape, as_size, as_sizes
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "join_context",
     "linear_with_context",
     "spread_degrees",
+    "spread_labels",
 ]

@@ -79,8 +79,9 @@ class Graph:
             inputs: inputs to compile for.
             backend: backend of ``torch.compile``.
             mode: mode of ``torch.compile``, for ``backend="inductor"`` only.
-            checks: whether each call checks the shapes of all tensors, which takes as long as a
-                small graph. Without, nobody may change the shape of a captured tensor.
+            checks: whether each call checks the shapes of all tensors, and tells autograd what it
+                changes in place, which takes as long as a small graph. Without, nobody may change
+                the shape of a captured tensor, and the versions of tensors do not move.
 
         Raises:
             RuntimeError: if the compiler needs a C++ compiler and finds none.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from pyro_deepgen.energy import RBM, BoltzmannMachine
 from pyro_deepgen.energy.deep_boltzmann_machine import DeepBoltzmannMachine
 from pyro_deepgen.energy.mean_field import MeanField
 from pyro_deepgen.energy.units import GaussianUnits, SoftmaxUnits
@@ -106,8 +107,16 @@ def test_energies_normaliser_and_fixed_point_are_the_same(
     if not machine.clamped_steps:
         torch.testing.assert_close(machine.log_prob(x), plain.log_prob(x))
     # Where the plain gradient is 0, so is the other one.
-    nothing = {name: torch.zeros_like(p) for name, p in plain.named_parameters()}
-    assert all(bool((value == 0).all()) for value in enhanced(machine, nothing).values())
+    own = [p for n, p in machine.named_parameters() if not n.startswith("visible")]
+    difference = machine.learning.energy(*layers) - plain.energy(*layers).detach()
+    nothing = torch.autograd.grad((0.0 * difference).sum(), own)
+    assert all(bool((value == 0).all()) for value in nothing)
+
+
+@pytest.mark.parametrize("kind", [BoltzmannMachine, RBM, DeepBoltzmannMachine])
+def test_an_offset_rate_is_a_share(kind: Any) -> None:
+    with pytest.raises(ValueError, match="offset_rate from 0 to 1, got 5"):
+        kind(3, (2,) if kind is DeepBoltzmannMachine else 2, centred=True, offset_rate=5.0)
 
 
 def test_offsets_follow_the_data_and_the_hidden_units_given_them() -> None:

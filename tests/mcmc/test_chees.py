@@ -3,6 +3,7 @@
 """The climb to a trajectory length, its sequence of lengths, and its edges."""
 
 import math
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from pyro_deepgen.mcmc.chees import COUNT, ChEES, van_der_corput
+from pyro_deepgen.mcmc.parallel_tempering import ParallelTempering
 from pyro_deepgen.mcmc.run import run
+from pyro_deepgen.mcmc.tempered_transitions import TemperedTransitions
 from tests.mcmc.exact_targets import EXACT_TARGETS, FAILURE_RATE, p_value_of
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -73,12 +76,13 @@ def test_where_the_sequence_stands_is_part_of_the_state() -> None:
     kernel = ChEES(standard, trajectory_length=4.0, step_size=0.5, compile=False)
     kernel.setup(0)
     state = kernel.init({"x": torch.randn(5, 10)})
-    steps = []
+    first, steps = int(state[COUNT][0]), []
     for _ in range(4):
         state, info = kernel.step(state)
         state = kernel.init(state)  # as Gibbs does
         steps.append(int(info["num_steps"][0]))
-    assert steps == [4, 2, 6, 1] and (state[COUNT] == 4).all()
+    expected = [math.ceil(8 * van_der_corput(first + i + 1)) for i in range(4)]
+    assert steps == expected and (state[COUNT] == first + 4).all()
 
 
 def test_resumed_chains_are_those_of_one_run() -> None:
@@ -100,6 +104,27 @@ def test_compiled_steps_keep_exact_draws_exact() -> None:
 def test_the_sequence_fills_the_interval() -> None:
     shares = sorted(van_der_corput(index) for index in range(1, 256))
     assert shares == [place / 256 for place in range(1, 256)]
+
+
+@pytest.mark.parametrize("tempering", [ParallelTempering, TemperedTransitions])
+def test_lengths_differ_where_each_step_begins_anew(tempering: Any) -> None:
+    """A length of whole periods would hold every chain where it is."""
+    inner = ChEES(
+        standard,
+        step_size=0.1,
+        trajectory_length=4 * math.pi,
+        adapt_trajectory_length=False,
+        adapt_step_size=False,
+        compile=False,
+    )
+    kernel = tempering(inner, [1.0, 1.5])
+    kernel.setup(0)
+    state = kernel.init({"x": torch.full((4, 10), 3.0)})
+    shares = set()
+    for _ in range(8):
+        state, _ = kernel.step(state)
+        shares.add(inner._share)
+    assert len(shares) > 4
 
 
 def test_too_few_chains_to_learn_from_are_refused() -> None:
