@@ -11,19 +11,10 @@ import pytest
 import torch
 
 from pyro_deepgen.energy.deep_belief_layer import turn_upside_down
-from pyro_deepgen.energy.deep_belief_net import DeepBeliefNet
 from pyro_deepgen.energy.units import GaussianUnits
-from tests.energy.rows_deep import bits
+from tests.energy.test_dbn import bits, net_of
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def net_of(hidden: tuple[int, ...] = (3, 2), visible: Any = 4, **options: Any) -> DeepBeliefNet:
-    net = DeepBeliefNet(visible, hidden, **options)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return net
 
 
 def test_a_temperature_divides_all_fields() -> None:
